@@ -1,0 +1,85 @@
+"""CheXNet as published: DenseNet121, 14 findings, Adam with a piecewise rate, early stopping on mean AUROC."""
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from cxr.errors import InputError
+from cxr.preprocess import Augment, Preprocess
+from cxr.recipe import Defaults, Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class CheXNetRecipe(Recipe):
+    name = "chexnet"
+    summary = "DenseNet121 with 14 sigmoid outputs, class activation maps (CheXNet)"
+    class_names = (
+        "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
+        "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+    )
+    arch = {"layers": 121}
+    preprocess = Preprocess()
+    # The published scores were trained and tested on Pillow images, the published CAM pictures drawn from arrays.
+    cam_preprocess = replace(preprocess, antialias=False)
+    method = "cam"
+    classes = "all"
+    monitor = "AUROC_avg"
+    patience = 10
+    defaults = Defaults(epoch=20, batch_size=128, learning_rate=0.001)
+    published = ROOT / "pretrained_models" / "model_paddle.pdparams"
+    published_source = (
+        "get the published weights from https://github.com/jm12138/Paddle-CheXNet (pretrained_models/"
+        "model_paddle.pdparams at commit a1859d0e9a3e372c0ef6b1e2631e0ea3e8cd02ac; `git hash-object` of the file "
+        "prints 157762232cedb82c18ed4a1347b94a87fc323b5a) and put the file there")
+
+    def build(self, n_classes: int, layers: int = 121):
+        from chexnet.model import CheXNet
+        return CheXNet(n_classes, layers=layers)
+
+    def layer(self, model) -> str:
+        return "densenet121.batch_norm"
+
+    def add_train_arguments(self, parser) -> None:
+        parser.add_argument("--data_dir", default="dataset/images", help="folder of the images (default: %(default)s)")
+        parser.add_argument("--train_list", default="dataset/labels/train_list.txt",
+                            help="lines of `NAME 0 1 0 ...`, one column a finding (default: %(default)s)")
+        parser.add_argument("--val_list", default="dataset/labels/val_list.txt", help="(default: %(default)s)")
+        parser.add_argument("--decay_epochs", default="10,15,18", metavar="N,N,...",
+                            help="epochs after which the learning rate drops (default: %(default)s)")
+        parser.add_argument("--decay_factor", type=float, default=0.1,
+                            help="what it is multiplied with then (default: %(default)s)")
+        parser.add_argument("--layers", type=int, default=121, choices=(121, 161, 169, 201, 264),
+                            help="size of the DenseNet (default: %(default)s)")
+
+    def add_test_arguments(self, parser) -> None:
+        parser.add_argument("--data_dir", default="dataset/images", help="folder of the images (default: %(default)s)")
+        parser.add_argument("--test_list", default="dataset/labels/test_list.txt",
+                            help="lines of `NAME 0 1 0 ...` (default: %(default)s)")
+
+    def train_sets(self, args) -> tuple:
+        from chexnet.data import ChestXrayDataSet
+        return (ChestXrayDataSet(args.data_dir, args.train_list, seed=args.seed),
+                ChestXrayDataSet(args.data_dir, args.val_list))
+
+    def test_set(self, args, class_names, ckpt):
+        from chexnet.data import ChestXrayDataSet
+        return ChestXrayDataSet(args.data_dir, args.test_list, class_names=class_names)
+
+    def optimizer(self, args, parameters, steps_per_epoch: int) -> tuple:
+        from paddle.optimizer import Adam
+        from paddle.optimizer.lr import PiecewiseDecay
+        try:
+            epochs = [int(epoch) for epoch in args.decay_epochs.split(",") if epoch.strip()]
+        except ValueError:
+            raise InputError(f"--decay_epochs '{args.decay_epochs}' is no list of whole numbers: write 10,15,18."
+                             ) from None
+        rates = [args.learning_rate * args.decay_factor ** index for index in range(len(epochs) + 1)]
+        scheduler = PiecewiseDecay([epoch * steps_per_epoch for epoch in epochs], rates)
+        return Adam(scheduler, parameters=parameters), scheduler
+
+    def augment(self, preprocess: Preprocess) -> Augment:
+        return Augment(preprocess)
+
+
+RECIPES = (CheXNetRecipe(),)

@@ -1,0 +1,149 @@
+"""Class folders of X-rays: the 7:2:1 lists, mean and standard deviation, and the data set of the COVID notebook."""
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from covid_resnet.recipe import CovidResNetRecipe
+from cxr.data import XrayDataset, read_list, require_files
+from cxr.errors import InputError
+from cxr.files import write_text
+from cxr.images import SUFFIXES, read_image
+
+CLASS_NAMES = CovidResNetRecipe.class_names
+
+SPLITS = {"train": 0.7, "val": 0.2, "test": 0.1}
+
+
+class CovidDataset(XrayDataset):
+    """X-rays with one class each, from a list of `FOLDER/NAME.png INDEX` lines.
+
+    Args:
+        base_dir: folder that the names in the list are relative to.
+        label_path: the list. A line without an index, an index outside the classes, or a missing image raises
+            `InputError` with the line number. Names may contain spaces.
+        transform: called on (H, W, 3) float32 RGB, 0-255, as in the notebook (where Paddle's `ToTensor` then
+            leaves the range alone).
+        class_names: what the indices stand for.
+
+    Items are `(image, label)` with label (1,) int64; `.labels` is (N,) int64.
+    """
+
+    def __init__(self, base_dir: str | os.PathLike, label_path: str | os.PathLike, transform: Callable | None = None,
+                 class_names: Sequence[str] = CLASS_NAMES, seed: int = 0):
+        names, numbers, labels = [], [], []
+        for number, line in read_list(label_path):
+            name, _, label = line.rpartition(" ")
+            if not name or not label.isdigit() or int(label) >= len(class_names):
+                raise InputError(f"{label_path}, line {number}: '{line[-60:]}' is not `FOLDER/NAME INDEX` with an "
+                                 f"index from 0 to {len(class_names) - 1}: correct the line.")
+            names.append(name)
+            numbers.append(number)
+            labels.append(int(label))
+        require_files(base_dir, names, numbers, label_path)
+        super().__init__(base_dir, names, np.array(labels, "int64"), class_names, transform, seed)
+
+    def picture(self, index: int) -> np.ndarray:
+        return super().picture(index).astype("float32")
+
+    def __getitem__(self, index: int):
+        image, label = super().__getitem__(index)
+        return image, np.array([label])
+
+
+def find_classes(data_dir: str | os.PathLike) -> dict[str, list[str]]:
+    """Class name -> sorted image names (relative to `data_dir`), one class for each folder that holds images.
+
+    A class folder may keep them under `images/`, as the COVID-19 Radiography Database does beside its `masks/`.
+    Raises `InputError` with fewer than two classes.
+    """
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder: name the folder that holds the class folders.")
+    classes = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        inner = folder / "images" if (folder / "images").is_dir() else folder
+        names = sorted(path.relative_to(root).as_posix() for path in inner.iterdir() if path.suffix.lower() in SUFFIXES)
+        if names:
+            classes[folder.name] = names
+    if len(classes) < 2:
+        raise InputError(f"{root} holds {len(classes)} folders of images, and two classes are the least: name the "
+                         "folder whose subfolders are the classes.")
+    return classes
+
+
+def read_patients(csv_file: str | os.PathLike) -> dict[str, str]:
+    """Image name -> patient, from a table with the columns `file` and `patient`. Raises `InputError`."""
+    try:
+        with open(csv_file, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{csv_file} is no readable table ({error}): check the path.") from None
+    if not rows or not {"file", "patient"} <= set(rows[0]):
+        raise InputError(f"{csv_file} needs the columns `file` and `patient`.")
+    return {row["file"]: row["patient"] for row in rows}
+
+
+def split(classes: Mapping[str, Sequence[str]], patients: Mapping[str, str] | None = None,
+          seed: int = 0) -> dict[str, list[tuple[str, int]]]:
+    """Deal images to train, val and test, 7:2:1 in every class; all images of a patient go to the same one.
+
+    Args:
+        classes: class name -> image names.
+        patients: image name -> patient; an image that is not in it counts as a patient of its own.
+        seed: the same seed, names and patients always give the same lists, on every machine.
+
+    Returns: split -> sorted `(image name, class index)`.
+    """
+    groups: dict[str, list[tuple[str, int]]] = {}
+    for index, names in enumerate(classes.values()):
+        for name in names:
+            patient = (patients or {}).get(name) or f"file {name}"
+            groups.setdefault(patient, []).append((name, index))
+    order = sorted(groups)
+    np.random.default_rng(seed).shuffle(order)
+    order.sort(key=lambda patient: -len(groups[patient]))      # the large ones first, while there is room
+    sizes = np.array([len(names) for names in classes.values()], float)
+    wanted = np.outer(list(SPLITS.values()), sizes)
+    dealt = np.zeros_like(wanted)
+    result: dict[str, list[tuple[str, int]]] = {name: [] for name in SPLITS}
+    for patient in order:
+        counts = Counter(index for _, index in groups[patient])
+        # The split that is emptiest in the classes that this patient brings.
+        room = sum(count * (1 - dealt[:, index] / wanted[:, index]) for index, count in counts.items())
+        chosen = int(np.argmax(room))
+        for index, count in counts.items():
+            dealt[chosen, index] += count
+        result[list(SPLITS)[chosen]] += groups[patient]
+    return {name: sorted(items) for name, items in result.items()}
+
+
+def write_lists(lists: Mapping[str, Sequence[tuple[str, int]]], folder: str | os.PathLike) -> dict[str, Path]:
+    """Write each split as `NAME.txt` in the notebook's format; returns split -> path."""
+    paths = {}
+    for name, items in lists.items():
+        paths[name] = Path(folder, f"{name}.txt")
+        write_text(paths[name], "".join(f"{image} {label}\n" for image, label in items))
+    return paths
+
+
+def get_mean_std(img_paths: Iterable[str | os.PathLike]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each RGB channel, of pixels 0-255, in one pass with one image in memory.
+
+    As in the notebook both are averages over the images, so the second is the spread within an image, smaller
+    than that of all pixels together. Raises `InputError` for an empty list.
+    """
+    count, mean, std = 0, np.zeros(3), np.zeros(3)
+    for path in img_paths:
+        pixels = read_image(path).reshape(-1, 3)
+        mean += pixels.mean(axis=0)
+        std += pixels.std(axis=0)
+        count += 1
+    if not count:
+        raise InputError("the list of images is empty: there is nothing to average.")
+    return mean / count, std / count

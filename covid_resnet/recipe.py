@@ -1,0 +1,108 @@
+"""The COVID ResNet as published: ResNet50, Momentum with warm-up and cosine, Grad-CAM of the last block."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxr.errors import InputError
+from cxr.preprocess import Preprocess
+from cxr.recipe import Defaults, Recipe
+
+_LISTS = ("train.txt", "val.txt", "test.txt")
+
+
+class CovidResNetRecipe(Recipe):
+    name = "covid_resnet"
+    summary = "ResNet 18-152 on class folders, Momentum + CosineWarmup, Grad-CAM (COVID notebook)"
+    class_names = ("COVID", "LungOpacity", "Normal", "ViralPneumonia")
+    arch = {"layers": 50}
+    # Mean and standard deviation of the notebook's 21,165 images, of pixels 0-255. The notebook resizes the shorter
+    # side, which on its square images is the same as resizing both; other shapes would not stack into batches.
+    preprocess = Preprocess(resize=(224, 224), crop=None, scale=1.0, mean=(129.90909919,) * 3, std=(59.0183735,) * 3,
+                            antialias=False)
+    cam_preprocess = preprocess
+    method = "gradcam"
+    classes = "top"
+    monitor = "accuracy"
+    patience = None
+    defaults = Defaults(epoch=50, batch_size=50, learning_rate=0.01)
+    published = None
+    published_source = ""
+
+    def build(self, n_classes: int, layers: int = 50):
+        from covid_resnet.resnet import ResNet
+        return ResNet(layers, n_classes)
+
+    def layer(self, model) -> str:
+        return model.last_block
+
+    def add_train_arguments(self, parser) -> None:
+        parser.add_argument("--data_dir", required=True,
+                            help="folder with one subfolder of images for each class, such as COVID/ and Normal/")
+        parser.add_argument("--train_list", help="lines of `FOLDER/NAME INDEX` (default: train.txt in data_dir if it "
+                                                 "is there, otherwise a 7:2:1 split is made and kept in save_dir)")
+        parser.add_argument("--val_list", help="likewise val.txt")
+        parser.add_argument("--patients", metavar="CSV",
+                            help="table with the columns `file` and `patient`, so that no patient is in two splits "
+                                 "(default: sources.csv in data_dir if it is there)")
+        parser.add_argument("--layers", type=int, default=50, choices=(18, 34, 50, 101, 152),
+                            help="size of the ResNet (default: %(default)s)")
+        parser.add_argument("--warmup_epochs", type=int, default=5,
+                            help="epochs over which the learning rate rises from 0 (default: %(default)s, or fewer in "
+                                 "a run of 5 epochs or less)")
+
+    def add_test_arguments(self, parser) -> None:
+        parser.add_argument("--data_dir", required=True, help="folder that the names in the list are relative to")
+        parser.add_argument("--test_list", help="lines of `FOLDER/NAME INDEX` (default: test.txt beside the "
+                                                "checkpoint, where `train` put it, or in data_dir)")
+
+    def train_sets(self, args) -> tuple:
+        from covid_resnet import data
+        train_list, val_list, class_names = self._lists(args)
+        return (data.CovidDataset(args.data_dir, train_list, class_names=class_names, seed=args.seed),
+                data.CovidDataset(args.data_dir, val_list, class_names=class_names))
+
+    def _lists(self, args) -> tuple:
+        """Paths of the training and validation lists, made where there are none, and the class names."""
+        from covid_resnet import data
+        if bool(args.train_list) != bool(args.val_list):
+            raise InputError("--train_list and --val_list go together: give both or neither.")
+        classes = data.find_classes(args.data_dir)
+        if args.train_list:
+            return args.train_list, args.val_list, tuple(classes)
+        in_place = [Path(args.data_dir, name) for name in _LISTS]
+        if all(path.exists() for path in in_place):
+            return in_place[0], in_place[1], tuple(classes)
+        table = Path(args.patients) if args.patients else Path(args.data_dir, "sources.csv")
+        patients = data.read_patients(table) if args.patients or table.exists() else None
+        if patients is None:
+            print("Note: no table of patients, so images of one patient may fall into training and test alike, which "
+                  "flatters the result; give one with --patients.")
+        lists = data.split(classes, patients, args.seed)
+        paths = data.write_lists(lists, args.save_dir)
+        print("Split " + ", ".join(f"{name} {len(items)}" for name, items in lists.items())
+              + f" images of {len(classes)} classes, by {'patient' if patients else 'image'}, into {args.save_dir}.")
+        return paths["train"], paths["val"], tuple(classes)
+
+    def test_set(self, args, class_names, ckpt):
+        from covid_resnet import data
+        test_list = args.test_list
+        if not test_list:
+            places = [Path(ckpt).parent / "test.txt", Path(args.data_dir, "test.txt")]
+            test_list = next((path for path in places if path.exists()), None)
+            if test_list is None:
+                raise InputError(f"neither {places[0]} nor {places[1]} exists: name the list with --test_list.")
+        return data.CovidDataset(args.data_dir, test_list, class_names=class_names)
+
+    def optimizer(self, args, parameters, steps_per_epoch: int) -> tuple:
+        from paddle.optimizer import Momentum
+
+        from covid_resnet.schedule import CosineWarmup
+        warmup = min(args.warmup_epochs, args.epoch - 1)
+        scheduler = CosineWarmup(args.learning_rate, steps_per_epoch, args.epoch, warmup)
+        return Momentum(scheduler, parameters=parameters), scheduler
+
+    def augment(self, preprocess: Preprocess) -> Preprocess:
+        return preprocess                          # the notebook trains on the images as they are
+
+
+RECIPES = (CovidResNetRecipe(),)

@@ -1,0 +1,113 @@
+"""The methods as pure functions of numpy arrays, and what turns their result into a picture.
+
+`activations` and `gradients` (of one score per image) are (B, C, h, w) float32; the map is (B, h, w),
+signed, neither rectified nor scaled. `eigen=True` is the published `eigen_smooth`: the first principal
+component of the weighted activations in place of their sum.
+"""
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+
+def combine(activations, weights, eigen=False):
+    """Weighted activations -> map; `weights` is anything that broadcasts against the activations."""
+    weighted = weights * activations
+    return first_component(weighted) if eigen else weighted.sum(1)
+
+
+def gradcam(activations, gradients, eigen=False):
+    """Selvaraju et al. 2017: a channel weighs its mean gradient."""
+    return combine(activations, gradients.mean((2, 3), keepdims=True), eigen)
+
+
+def gradcam_plus_plus(activations, gradients, eigen=False, eps=1e-6):
+    """Chattopadhay et al. 2018, eq. 19: positive gradients, weighed by g^2 / (2 g^2 + sum(A) g^3 + eps)."""
+    squared = gradients ** 2
+    denominator = 2 * squared + activations.sum((2, 3), keepdims=True) * squared * gradients + eps
+    alpha = np.divide(squared, denominator, out=np.zeros_like(denominator), where=denominator != 0)
+    return combine(activations, (np.maximum(gradients, 0) * alpha).sum((2, 3), keepdims=True), eigen)
+
+
+def xgradcam(activations, gradients, eigen=False, eps=1e-7):
+    """Fu et al. 2020: a channel weighs the mean of its gradient under its own activation."""
+    total = activations.sum((2, 3), keepdims=True) + eps
+    weights = np.divide((gradients * activations).sum((2, 3), keepdims=True), total,
+                        out=np.zeros_like(total), where=total != 0)
+    return combine(activations, weights, eigen)
+
+
+def layercam(activations, gradients, eigen=False):
+    """Jiang et al. 2021: every position weighs its own positive gradient."""
+    return combine(activations, np.maximum(gradients, 0), eigen)
+
+
+def eigengradcam(activations, gradients, eigen=True):
+    """First principal component of gradient times activation."""
+    return combine(activations, gradients, eigen=True)
+
+
+def eigencam(activations):
+    """Muhammad and Yeasin 2020: first principal component of the activations; knows no class."""
+    return first_component(activations)
+
+
+def first_component(activations):
+    """(B, C, h, w) -> (B, h, w): positions projected on the first principal axis of the channels.
+
+    A principal axis has no sign of its own. Here it is chosen so that the map agrees with (has a
+    non-negative product with) the mean over channels; a plain SVD leaves it to chance.
+    """
+    batch, channels, h, w = activations.shape
+    x = activations.reshape(batch, channels, h * w).transpose(0, 2, 1).astype(np.float64)
+    mean = x.mean(2)
+    x = x - x.mean(1, keepdims=True)
+    # Of the two Gram matrices the smaller one: 49 x 49 for the last layer of a DenseNet, not 1024 x 1024.
+    if h * w <= channels:
+        gram = x @ x.transpose(0, 2, 1)
+        axis = _leading_axis(gram)
+        projection = (axis * np.sqrt(axis.transpose(0, 2, 1) @ gram @ axis))[..., 0]
+    else:
+        projection = (x @ _leading_axis(x.transpose(0, 2, 1) @ x))[..., 0]
+    sign = np.where((projection * mean).sum(1, keepdims=True) < 0, -1, 1)
+    return (sign * projection).reshape(batch, h, w).astype(np.float32)
+
+
+def _leading_axis(gram):
+    """(B, n, n) symmetric, non-negative -> (B, n, 1) unit eigenvectors of the largest eigenvalues; 0 for 0.
+
+    By repeated squaring: of unit trace, a matrix has a square of unit trace once a single axis is left. This
+    is a handful of small products, where LAPACK's eigh and svd can take longer than the network itself.
+    """
+    power = gram
+    for _ in range(30):
+        trace = np.trace(power, axis1=1, axis2=2)[:, None, None]
+        power = power / np.where(trace > 0, trace, 1)
+        power = power @ power
+        left = np.trace(power, axis1=1, axis2=2)
+        if (left[left > 0] > 1 - 1e-12).all():
+            break
+    longest = np.diagonal(power, axis1=1, axis2=2).argmax(1)
+    axis = np.take_along_axis(power, longest[:, None, None], 2)
+    length = np.linalg.norm(axis, axis=1, keepdims=True)
+    return axis / np.where(length > 0, length, 1)
+
+
+def rescale(maps, shared=False):
+    """(..., h, w) -> the same in [0, 1], float32: each map by its own range, or all by one.
+
+    A flat map becomes zeros. Flat is a range within a millionth of the largest magnitude: below that
+    it is rounding, and dividing by it would paint noise in full colour.
+    """
+    axes = None if shared else (-2, -1)
+    low = maps.min(axis=axes, keepdims=True)
+    span = maps.max(axis=axes, keepdims=True) - low
+    flat = span <= 1e-6 * np.abs(maps).max(axis=axes, keepdims=True)
+    return np.where(flat, 0, (maps - low) / np.where(flat, 1, span)).astype(np.float32)
+
+
+def upsample(maps, size, align_corners=False):
+    """(B, n, h, w) -> (B, n, *size), bilinear; pixel centres by default, as in `cv2.resize`."""
+    tensor = paddle.to_tensor(np.ascontiguousarray(maps, np.float32))
+    return F.interpolate(tensor, size=list(size), mode="bilinear", align_corners=align_corners).numpy()

@@ -1,0 +1,48 @@
+"""Ready `reshape_transform`s: what a transformer's layer returns -> (B, C, h, w).
+
+Each is a plain function, to be passed as it is (`reshape_transform=vit_tokens`) or with a grid that is
+not square (`partial(vit_tokens, height=12, width=16)`). They only move and drop values, as every
+reshape_transform must: the toolbox applies them to gradients too, and runs them backwards to ablate.
+"""
+from __future__ import annotations
+
+from math import isqrt
+
+from cxr.errors import InputError
+
+
+def vit_tokens(tokens, height=None, width=None, skip=1):
+    """ViT, DeiT: (B, skip + h*w, C) -> (B, C, h, w), the first `skip` tokens dropped.
+
+    `skip` is 1 for a class token, 2 for a distilled DeiT. Choose a layer before the last attention
+    (`blocks.11.norm1`): after it, only the class token has any influence on the scores.
+    """
+    if len(tokens.shape) != 3:
+        raise InputError(f"tokens must be (B, N, C), not {tuple(tokens.shape)}")
+    return _to_grid(tokens[:, skip:], height, width)
+
+
+def swin_tokens(tokens, height=None, width=None):
+    """Swin: (B, h*w, C), or (B, h, w, C) as some versions keep it -> (B, C, h, w)."""
+    if len(tokens.shape) == 4:
+        return tokens.transpose([0, 3, 1, 2])
+    return vit_tokens(tokens, height, width, skip=0)
+
+
+def pvt_tokens(tokens, height=None, width=None):
+    """PVT and PVTv2: (B, h*w, C), no class token -> (B, C, h, w)."""
+    return vit_tokens(tokens, height, width, skip=0)
+
+
+def _to_grid(tokens, height, width):
+    batch, count, channels = tokens.shape
+    if height is None and width is None:
+        height = width = isqrt(count)
+    elif height is None:
+        height = count // width
+    elif width is None:
+        width = count // height
+    if height * width != count:
+        raise InputError(f"{count} tokens do not fill a grid of {height} x {width}; "
+                         "give height and width, or skip the tokens that are no patches")
+    return tokens.transpose([0, 2, 1]).reshape([batch, channels, height, width])

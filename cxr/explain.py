@@ -1,0 +1,137 @@
+"""Heat maps for many images: read, predict, explain, draw and write, one batch after the other."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from prettytable import PrettyTable
+
+from cxr.cam.base import BaseCAM
+from cxr.errors import InputError
+from cxr.files import write_csv
+from cxr.images import read_image
+from cxr.metrics import scores_from_logits
+from cxr.parallel import default_workers, ordered_map
+from cxr.pictures import cam_montage, save_picture
+from cxr.preprocess import Preprocess
+from cxr.progress import progress
+
+
+@dataclass
+class Explained:
+    """What became of a run: `scores` name -> (K,) probabilities, `pictures` name -> path, `failures` sentences."""
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+    pictures: dict[str, Path] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+def choose_classes(text: str, class_names: Sequence[str]) -> str | list[int]:
+    """`all`, `top`, or names separated by commas, to what `explain` takes. Raises `InputError` on unknown names."""
+    if text in ("all", "top"):
+        return text
+    known = {name.lower(): index for index, name in enumerate(class_names)}
+    chosen = [known.get(name.strip().lower()) for name in text.split(",")]
+    if None in chosen:
+        wrong = text.split(",")[chosen.index(None)].strip()
+        raise InputError(f"there is no class '{wrong}': choose from {', '.join(class_names)}, all or top.")
+    return chosen
+
+
+def output_paths(images: Sequence[tuple[Path, Path]], folder: Path) -> list[Path]:
+    """A path below `folder` for each `(path, name)` of `cxr.images.find_images`: `NAME.png` in place of its suffix.
+
+    Images that differ in their suffix alone keep it: `a.png` and `a.jpg.png`.
+    """
+    paths: dict[Path, None] = {}                   # an ordered set
+    for _, name in images:
+        path = folder / name.with_suffix(".png")
+        paths[path if path not in paths else folder / f"{name}.png"] = None
+    return list(paths)
+
+
+def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_names: Sequence[str],
+            images: Sequence[tuple[Path, Path]], save_dir: Path, classes: str | list[int] = "all",
+            batch_size: int = 8, workers: int | None = None, **options) -> Explained:
+    """Draw a CAM picture of every image: the part that the network saw, then one tile for each chosen class.
+
+    Args:
+        method: a CAM method on the model.
+        activation: of the model, "sigmoid" or "softmax".
+        preprocess: what the model was trained with.
+        images: `(path, name)` pairs; `name` is where the picture goes below `save_dir`, as `.png`.
+        classes: "all", "top" (the highest of each image), or indices.
+        options: passed on to the method's call (`aug_smooth`, `eigen_smooth`, `scale`).
+
+    An image that cannot be read is skipped and its sentence kept in `.failures`; the others are still done.
+    """
+    workers = default_workers() if workers is None else workers
+    done = Explained()
+    paths = output_paths(images, Path(save_dir))
+
+    def read(index: int):
+        try:
+            view = preprocess.view(read_image(images[index][0]))
+            return index, view, preprocess.to_input(view)
+        except InputError as error:
+            return index, None, str(error)
+
+    def draw(item) -> None:
+        index, view, maps, shown, scores = item
+        captions = [f"{class_names[k]}: {scores[k] * 100:.2f}%" for k in shown]
+        save_picture(paths[index], cam_montage(view, maps, captions, columns=min(5, 1 + len(shown))))
+
+    def explained() -> Iterator[tuple]:
+        for batch in _in_batches(ordered_map(read, range(len(images)), workers, 2 * batch_size), batch_size, done):
+            x = np.stack([inputs for _, _, inputs in batch])
+            targets = {"all": "all", "top": None}[classes] if isinstance(classes, str) else [classes] * len(batch)
+            maps = method(x, targets=targets, **options)
+            maps = maps if maps.ndim == 4 else maps[:, None]
+            scores = scores_from_logits(method.scores.numpy()[:, None], activation)
+            for (index, view, _), own, shown, row in zip(batch, maps, method.classes, scores):
+                name = images[index][1].as_posix()
+                done.scores[name], done.pictures[name] = row, paths[index]
+                yield index, view, own, shown, row
+
+    with progress(None, total=len(images), desc="cam") as bar:
+        for _ in ordered_map(draw, explained(), workers, 2 * batch_size):
+            bar.update()
+    return done
+
+
+def _in_batches(items, batch_size: int, done: Explained) -> Iterator[list]:
+    """Group the readable images; note the sentences of the others."""
+    batch = []
+    for item in items:
+        if item[1] is None:
+            done.failures.append(item[2])
+            continue
+        batch.append(item)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def write_scores(path: Path, done: Explained, class_names: Sequence[str]) -> None:
+    """Write `scores.csv`: one row an image, the probability of every class."""
+    write_csv(path, ["image", *class_names],
+              ([name, *(f"{score:.7g}" for score in row)] for name, row in done.scores.items()))
+
+
+def score_table(done: Explained, class_names: Sequence[str], most: int = 20) -> str:
+    """The probabilities for people: all classes of a single image, the three highest of each of several."""
+    if len(done.scores) == 1:
+        (name, row), = done.scores.items()
+        table = PrettyTable(["Class", name], align="r")
+        table.add_rows([class_names[k], f"{row[k] * 100:.2f} %"] for k in np.argsort(-row))
+        table.align["Class"] = "l"
+        return table.get_string()
+    places = min(3, len(class_names))
+    table = PrettyTable(["Image", *("Highest", "Second", "Third")[:places]], align="l")
+    for name, row in list(done.scores.items())[:most]:
+        table.add_row([name, *(f"{class_names[k]} {row[k] * 100:.2f} %" for k in np.argsort(-row)[:places])])
+    hidden = len(done.scores) - most
+    return table.get_string() + (f"\n... and {hidden} more images in scores.csv" if hidden > 0 else "")

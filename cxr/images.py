@@ -1,0 +1,164 @@
+"""Any X-ray file in, 8-bit RGB out.
+
+Read are PNG (1, 8 and 16 bit; grey, RGB, RGBA, palette), JPEG, BMP and TIFF. Everything else is
+refused with a sentence that says what the file is and what to do about it.
+"""
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from cxr.errors import InputError
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+_FOREIGN = (                                     # (offset, magic, what it is and what to do)
+    (128, b"DICM", "a DICOM file: export it as 8- or 16-bit PNG first"),
+    (0, b"%PDF", "a PDF: export the page as PNG first"),
+    (0, b"PK\x03\x04", "a zip archive: unpack it first"),
+    (0, b"\x1f\x8b", "a gzip archive: unpack it first"),
+    (0, b"GIF8", "a GIF: convert it to PNG first"),
+    (8, b"WEBP", "a WebP image: convert it to PNG first"),
+    (0, b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to fetch the image itself"),
+)
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image file as an array (H, W, 3), uint8, RGB, range 0-255.
+
+    - Pixels of more than 8 bits are scaled by the bit depth that they use: a 16-bit file whose values
+      stay below 4096 is taken for 12-bit, as detectors write them, instead of coming out nearly black.
+    - Transparent pixels are composited on black, the background of a radiograph.
+    - The EXIF orientation of photographed films is applied.
+
+    Raises `InputError` for a missing, empty, truncated, oversized or foreign file.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: check the path.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not an image: name a file in it.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check the file.") from None
+    try:
+        return _decode(data)
+    except UnidentifiedImageError:
+        raise InputError(f"{path} {_what_is_it(data[:512])}.") from None
+    except (MemoryError, Image.DecompressionBombError):
+        raise InputError(f"{path} is too large (more than some 180 million pixels): scale it down first.") from None
+    except InputError as refusal:
+        raise InputError(f"{path} {refusal}.") from None
+    # Pillow reports damage as OSError, SyntaxError, ValueError or struct.error, OpenCV as its own error.
+    except Exception as error:
+        raise InputError(f"{path} is damaged or cut short ({error}): copy or download it again.") from error
+
+
+def _decode(data: bytes) -> np.ndarray:
+    # Pillow reads the header and knows what is wrong with a file; OpenCV decodes, because it reads 16 bits
+    # in any colour model, and because Pillow's decoder clashes with the zlib inside Paddle 2.6 when Paddle
+    # was imported first.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")          # odd metadata, or an image that is merely large
+        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
+            kind = header.format
+            if kind == "TIFF" and header.n_frames > 1:
+                raise InputError(f"holds {header.n_frames} images: save the one you want as its own file")
+            if kind == "PNG":
+                header.verify()                  # OpenCV returns the upper part of a truncated file
+    # In the data of a JPEG scan 0xFF is escaped, so its end marker must come after the last scan's start.
+    if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise ValueError("the end of the image is missing")
+    # Only JPEGs carry an orientation worth applying, which OpenCV does in its colour mode alone.
+    mode = cv2.IMREAD_COLOR if kind == "JPEG" else cv2.IMREAD_UNCHANGED
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    if pixels is None:
+        raise ValueError("its pixels cannot be decoded")
+    return _to_rgb(pixels)
+
+
+def _to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Grey, BGR or BGRA of any depth to RGB uint8."""
+    alpha = None
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels, alpha = pixels[..., :3], pixels[..., 3:]
+        opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else 1.0
+    pixels = _to_8bit(pixels)
+    if alpha is not None and (alpha != opaque).any():
+        pixels = np.round(pixels * (alpha / opaque)).astype(np.uint8)
+    if pixels.ndim == 2:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2RGB)
+
+
+def _to_8bit(pixels: np.ndarray) -> np.ndarray:
+    """Scale values of more than 8 bits (or floats) to uint8 by the bit depth that they use."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.isfinite(pixels).all():
+        raise InputError("holds undefined pixel values (NaN): export it again")
+    top = float(pixels.max())
+    if pixels.min() < 0:
+        raise InputError("holds negative pixel values: export it as 8- or 16-bit greys")
+    if pixels.dtype.kind == "f":                 # a float image has no bit depth, only a range
+        full = top or 1.0
+    else:
+        full = next((2 ** bits - 1 for bits in (8, 10, 12, 14, 16) if top < 2 ** bits), top)
+    return np.round(pixels * (255.0 / full)).astype(np.uint8)
+
+
+def _what_is_it(head: bytes) -> str:
+    """Complete the sentence 'FILE ...' for a file that no image reader recognises, from its first 512 bytes."""
+    if not head:
+        return "is empty: copy or download it again"
+    for offset, magic, what in _FOREIGN:
+        if head[offset:offset + len(magic)] == magic:
+            return "is " + what
+    if head.lstrip()[:1] == b"<":
+        return "is a web page, not an image: the download went wrong, fetch it again"
+    if _is_text(head):
+        return "holds text, not an image: check where it came from"
+    return f"is no image in a format read here ({', '.join(FORMATS)}), or its first bytes are damaged"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8", errors="strict" if len(head) < 512 else "ignore")
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character.isspace() for character in text)
+
+
+def find_images(inputs: Iterable[str | os.PathLike]) -> list[tuple[Path, Path]]:
+    """Expand files and folders to `(path, name)` pairs, in a stable order.
+
+    A folder is searched with its subfolders for the suffixes in `SUFFIXES`; `name` is the path below the given
+    folder, so that results can be laid out alike. A file stands for itself whatever its suffix. Where two names
+    agree, both get as many parent folders as all such files do not share. Raises `InputError` for a missing
+    path and for a folder without images.
+    """
+    found: dict[Path, Path] = {}
+    for given in map(Path, inputs):
+        if given.is_dir():
+            below = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not below:
+                raise InputError(f"{given} holds no images ({', '.join(SUFFIXES)}): name another folder.")
+            found.update((path, path.relative_to(given)) for path in below if path not in found)
+        elif given.exists():
+            found.setdefault(given, Path(given.name))
+        else:
+            raise InputError(f"{given} does not exist: check the path.")
+    repeated = {name for name, count in Counter(found.values()).items() if count > 1}
+    clashing = [path.absolute() for path, name in found.items() if name in repeated]
+    shared = os.path.commonpath([path.parent for path in clashing]) if clashing else ""
+    return [(path, path.absolute().relative_to(shared) if name in repeated else name) for path, name in found.items()]

@@ -1,0 +1,131 @@
+"""What people look at: heat maps on X-rays, montages, the show grid, training curves.
+
+Pictures are arrays (H, W, 3) uint8 RGB until they are written. OpenCV writes all of them, also
+Matplotlib's, because Pillow's PNG encoder clashes with the zlib inside Paddle 2.6 (see `cxr.runtime`).
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cxr.errors import InputError
+from cxr.files import replacing
+
+_FONT, _FONT_SCALE, _WHITE = cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255)
+
+
+def heat(cam: np.ndarray) -> np.ndarray:
+    """Colour a map (H, W), uint8 or 0-1 float, from blue (0) to red (the maximum): (H, W, 3) uint8 RGB."""
+    if cam.dtype != np.uint8:
+        cam = (255 * np.clip(cam, 0, 1)).astype(np.uint8)
+    return cv2.cvtColor(cv2.applyColorMap(cam, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+
+
+def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """0.3 x heat + 0.5 x image, the published mixture.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        cam: map, uint8 or 0-1 float, enlarged to the image where it is smaller.
+    """
+    if cam.shape != image.shape[:2]:
+        cam = cv2.resize(cam, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return (heat(cam) * 0.3 + image * 0.5).astype(np.uint8)
+
+
+def caption(image: np.ndarray, text: str) -> np.ndarray:
+    """A copy with white text in the lower left corner, shrunk where it would not fit into the width."""
+    image = np.ascontiguousarray(image).copy()
+    (width, _), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
+    scale = min(_FONT_SCALE, _FONT_SCALE * (image.shape[1] - 10) / max(width, 1))
+    return cv2.putText(image, text, (5, image.shape[0] - 5), _FONT, scale, _WHITE, 1)
+
+
+def montage(tiles: Sequence[np.ndarray], columns: int = 5) -> np.ndarray:
+    """Tiles of one shape, row by row; an unfilled last row ends in black."""
+    blank = np.zeros_like(tiles[0])
+    rows = []
+    for start in range(0, len(tiles), columns):
+        row = list(tiles[start:start + columns])
+        if rows:
+            row += [blank] * (columns - len(row))
+        rows.append(np.concatenate(row, axis=1))
+    return np.concatenate(rows, axis=0)
+
+
+def cam_montage(image: np.ndarray, cams: np.ndarray, captions: Sequence[str], columns: int = 5) -> np.ndarray:
+    """The original, then each map on it with its caption; for CheXNet's 14 findings the published 3 x 5 picture.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the part that the network saw.
+        cams: (K, h, w), uint8 or 0-1 float.
+        captions: K texts.
+    """
+    tiles = [caption(image, "Original")]
+    tiles += [caption(overlay(image, cam), text) for cam, text in zip(cams, captions)]
+    return montage(tiles, columns)
+
+
+def show_grid(images: Sequence[np.ndarray], cams: Sequence[np.ndarray], side: int = 224) -> np.ndarray:
+    """The COVID notebook's 4 x 4 grid: up to eight X-rays, and below them in the same order their Grad-CAM pictures.
+
+    Both are sequences of (H, W, 3) uint8 RGB of any size; each is fitted into a square of `side` pixels.
+    """
+    if not len(images) or len(images) != len(cams):
+        raise InputError(f"a grid needs as many CAM pictures as X-rays, and at least one; got {len(cams)} and "
+                         f"{len(images)}.")
+
+    def rows(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        tiles = [fit(picture, side) for picture in pictures[:8]]
+        return tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
+    return montage(rows(images) + rows(cams), columns=4)
+
+
+def fit(image: np.ndarray, side: int) -> np.ndarray:
+    """Scale into the middle of a black square, aspect ratio kept."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+    shrinking = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    square = np.zeros((side, side, 3), np.uint8)
+    top, left = (side - new_height) // 2, (side - new_width) // 2
+    square[top:top + new_height, left:left + new_width] = cv2.resize(image, (new_width, new_height),
+                                                                     interpolation=shrinking)
+    return square
+
+
+def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG, JPEG, BMP or TIFF by the suffix, whole or not at all."""
+    path = Path(path)
+    try:
+        done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        done = False
+    if not done:
+        raise InputError(f"{path} has no suffix of a picture: use .png or .jpg.")
+    with replacing(path) as file:
+        file.write(data.tobytes())
+
+
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabels: Sequence[str]) -> np.ndarray:
+    """Training curves side by side, one panel each: title -> (x values, y values)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(series))
+    rows = -(-len(series) // columns)
+    figure = Figure(figsize=(6 * columns, 4 * rows), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)               # no pyplot: no global state, works without a display
+    for place, ((title, (x, y)), xlabel) in enumerate(zip(series.items(), xlabels), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.plot(x, y, color="red", marker="." if len(x) < 30 else None)
+        axes.set_title(title, fontsize="x-large")
+        axes.set_xlabel(xlabel, fontsize="large")
+        axes.set_ylabel(title.split()[-1], fontsize="large")
+        axes.grid(True)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,30 @@
+"""A progress bar that is a bar on a terminal and a few plain lines in a log file."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+
+class _LogLines(tqdm):
+    """tqdm that ends every report with a newline, for files and pipes."""
+
+    @staticmethod
+    def status_printer(file):
+        def show(text: str) -> None:
+            if text:
+                file.write(text.rstrip() + "\n")
+                file.flush()
+        return show
+
+
+def progress(iterable: Iterable, total: int | None = None, desc: str = "", unit: str = "image") -> tqdm:
+    """Iterate with a bar on standard error; `.set_postfix(...)` adds figures to it.
+
+    Where standard error is not a terminal, one line is written at least 15 seconds after the last.
+    """
+    options = {"total": total, "desc": desc, "unit": unit, "file": sys.stderr, "ncols": 100}
+    if sys.stderr.isatty():
+        return tqdm(iterable, leave=False, **options)
+    return _LogLines(iterable, mininterval=15, maxinterval=60, ascii=True, **options)

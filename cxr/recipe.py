@@ -1,0 +1,124 @@
+"""What makes a model of this house: one small object for each, and the checkpoint that remembers it.
+
+A new model is a new folder with a `recipe.py` whose `RECIPES` lists objects of this class; the commands in
+`tools/` find it there. Importing a recipe must stay quick: Paddle is imported inside the methods.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cxr.errors import InputError
+from cxr.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Published training settings."""
+    epoch: int
+    batch_size: int
+    learning_rate: float
+
+
+class Recipe:
+    """Model, labels, preprocessing, target layer and schedule of one published work.
+
+    The model it builds has `features(x)`, `logits(features)`, `head(features)`, `classifier` and `activation`
+    ("sigmoid" for findings that are scored on their own, "softmax" for exclusive classes).
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]                         # one sentence for --help
+    class_names: ClassVar[Sequence[str]]
+    arch: ClassVar[Mapping[str, Any]]              # options of `build` where neither user nor checkpoint say
+    preprocess: ClassVar[Preprocess]               # of training and evaluation
+    cam_preprocess: ClassVar[Preprocess]           # of the published CAM pictures, for bare published files
+    method: ClassVar[str]                          # default CAM method
+    classes: ClassVar[str]                         # default of `cam --classes`: all or top
+    monitor: ClassVar[str]                         # figure that the best checkpoint is chosen by
+    patience: ClassVar[int | None]                 # epochs without improvement before training stops
+    defaults: ClassVar[Defaults]
+    published: ClassVar[Path | None]               # where the published weights are expected
+    published_source: ClassVar[str]                # where to get them
+
+    def build(self, n_classes: int, **arch):
+        """A new `paddle.nn.Layer` with `n_classes` outputs."""
+        raise NotImplementedError
+
+    def layer(self, model) -> str:
+        """Dotted name of the default CAM target layer of `model`."""
+        raise NotImplementedError
+
+    def add_train_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flags that only this recipe's `train` has: its data and its schedule."""
+        raise NotImplementedError
+
+    def add_test_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flags that only this recipe's `eval` has."""
+        raise NotImplementedError
+
+    def train_sets(self, args: argparse.Namespace) -> tuple:
+        """`(training set, validation set)` for the parsed flags, transforms not yet set."""
+        raise NotImplementedError
+
+    def test_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path):
+        """The set to evaluate on for the parsed flags, transform not yet set."""
+        raise NotImplementedError
+
+    def optimizer(self, args: argparse.Namespace, parameters, steps_per_epoch: int) -> tuple:
+        """`(optimizer, scheduler)`; the scheduler is stepped once a batch."""
+        raise NotImplementedError
+
+    def augment(self, preprocess: Preprocess) -> Callable:
+        """The transform of the training images."""
+        raise NotImplementedError
+
+    def check_checkpoint(self, path: Path) -> None:
+        """Raise `InputError` that says where the published weights are to be had, if it is they that are missing."""
+        if self.published and path == self.published and not path.exists():
+            raise InputError(f"{path} does not exist: {self.published_source}, or name another file with --ckpt.")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A model with its weights, and what it needs to know about its input and output."""
+    model: Any
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    meta: dict
+
+
+def metadata(recipe: Recipe, arch: Mapping, class_names: Sequence[str], preprocess: Preprocess) -> dict:
+    """What travels with a checkpoint so that `restore` needs no flags."""
+    return {"recipe": recipe.name, "arch": dict(arch), "class_names": list(class_names),
+            "preprocess": preprocess.to_dict()}
+
+
+def restore(recipe: Recipe, ckpt: str | os.PathLike, fallback: Preprocess, arch: Mapping | None = None) -> Restored:
+    """Build the model of a checkpoint and load it, in eval mode.
+
+    Args:
+        ckpt: a checkpoint of ours, or a bare published file.
+        fallback: preprocessing for a file that carries none.
+        arch: options of `recipe.build`, for a file that carries none; the recipe's own by default.
+
+    Raises `InputError` for a file that cannot be loaded or belongs to another recipe.
+    """
+    from cxr.weights import fill, read_weights
+
+    path = Path(ckpt)
+    recipe.check_checkpoint(path)
+    state, meta = read_weights(path)
+    if meta.get("recipe", recipe.name) != recipe.name:
+        raise InputError(f"{path} was trained as {meta['recipe']}, not {recipe.name}: call the command with "
+                         f"{meta['recipe']}.")
+    class_names = tuple(meta.get("class_names", recipe.class_names))
+    preprocess = Preprocess.from_dict(meta["preprocess"]) if "preprocess" in meta else fallback
+    model = recipe.build(len(class_names), **{**recipe.arch, **(arch or {}), **meta.get("arch", {})})
+    fill(model, state, path)
+    model.eval()
+    return Restored(model, class_names, preprocess, meta)

@@ -1,0 +1,79 @@
+"""Process settings that must be in place before Paddle is imported.
+
+Paddle's CPU kernels call Intel MKL, which picks its slow generic code on AMD processors unless told
+otherwise, and OpenMP, which counts the cores of the host rather than those this process may use.
+Measured on DenseNet121 (batch 8, 2 cores of an AMD EPYC): 3-4 times the images per second.
+
+Pillow must also be loaded before Paddle 2.6, whose library exports a zlib of its own: the other way
+round Pillow cannot read PNG files any more and crashes the process when it writes one (which is what
+Matplotlib's `savefig` and a notebook's inline pictures do).
+
+A variable that the user has set is never overridden. On Intel, ARM and GPU machines the settings
+change nothing: MKL ignores its variable on Intel, other processors do not run MKL at all.
+"""
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import MutableMapping
+
+_ONE_PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNg"
+                              "AAAAAgABSK+kcQAAAABJRU5ErkJggg==")
+
+
+def usable_cores() -> int:
+    """Number of processors that this process may run on (containers and `taskset` included)."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:                       # macOS and Windows have no affinity call
+        return os.cpu_count() or 1
+
+
+def settings(cores: int) -> dict[str, str]:
+    """Environment variables that `configure` sets where they are unset."""
+    return {
+        "OMP_NUM_THREADS": str(cores),
+        "MKL_DEBUG_CPU_TYPE": "5",               # AVX2 kernels of MKL also on AMD
+    }
+
+
+def configure(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set what is unset and load Pillow. Called once, when `cxr` is first imported.
+
+    Warns, once, where Paddle came first and that did harm.
+    """
+    missing = {name: value for name, value in settings(usable_cores()).items() if name not in environ}
+    environ.update(missing)
+    too_late = "paddle" in sys.modules
+    if too_late and missing:
+        warnings.warn(f"Paddle was imported before cxr, so {' and '.join(missing)} came too late and the CPU may run "
+                      "several times slower: import chexnet, covid_resnet or cxr first.", RuntimeWarning, stacklevel=3)
+    if not pillow_reads_png() and too_late:
+        warnings.warn("Paddle was imported before Pillow, whose PNG support is broken in this process now (Matplotlib "
+                      "will crash when it saves a picture): import chexnet, covid_resnet or cxr first.",
+                      RuntimeWarning, stacklevel=3)
+
+
+def pillow_reads_png() -> bool:
+    """Load Pillow's codecs and decode a PNG of one pixel with them."""
+    from PIL import Image
+
+    try:
+        Image.open(io.BytesIO(_ONE_PIXEL)).load()
+    except OSError:
+        return False
+    return True
+
+
+def load_paddle():
+    """Import Paddle without its advice on `OMP_NUM_THREADS`, which does not hold for the way it is used here."""
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        import paddle
+    for line in said.getvalue().splitlines():
+        if "OMP_NUM_THREADS" not in line:
+            print(line, file=sys.stderr)
+    return paddle

@@ -1,0 +1,78 @@
+"""What the commands share: the recipes there are, and how errors reach the user. Imports nothing heavy."""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))                      # so that `python tools/train.py` works from a bare checkout
+
+from cxr.errors import InputError  # noqa: E402
+from cxr.recipe import Recipe  # noqa: E402
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every recipe of every folder beside `tools/` that holds a `recipe.py`."""
+    modules = (import_module(f"{path.parent.name}.recipe") for path in sorted(ROOT.glob("*/recipe.py"))
+               if path.parent.name != "cxr")
+    return {recipe.name: recipe for module in modules for recipe in module.RECIPES}
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=28, width=110)
+
+
+def parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """A command's parser: what it does, and examples to copy."""
+    return argparse.ArgumentParser(description=description, epilog=f"examples:\n{examples}\n\n{STATUS}",
+                                   formatter_class=Formatter)
+
+
+def recipe_parsers(main: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """One sub-command for each recipe: `train.py chexnet ...`."""
+    sub = main.add_subparsers(dest="recipe", metavar="MODEL", required=True, title="models")
+    return {name: sub.add_parser(name, help=recipe.summary, description=f"{main.description}\n\n{recipe.summary}.",
+                                 epilog=main.epilog, formatter_class=Formatter)
+            for name, recipe in recipes().items()}
+
+
+STATUS = "exit status: 0 done, 2 bad input (one sentence says which file and what to do), 130 interrupted."
+
+
+def positive(text: str) -> int:
+    """argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def run(command: Callable[[], int | None]) -> None:
+    """Run a command's body and exit: bad input and full disks get a sentence, Ctrl-C a word, no traceback."""
+    try:
+        from cxr.runtime import load_paddle
+        load_paddle()
+        status = command() or 0
+    except InputError as error:
+        status = fail(str(error))
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        status = fail(f"cannot read or write{where}: {error.strerror or error}; free some space or check permissions.")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:                        # `| head` closed the pipe: nothing left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)
+
+
+def fail(message: str) -> int:
+    """Print one sentence to standard error and return the exit status for bad input."""
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,79 @@
+#!/usr/bin/env python
+"""Show where a model looked."""
+from pathlib import Path
+
+from _cli import fail, parser, positive, recipe_parsers, recipes, run
+
+METHODS = ("cam", "gradcam", "gradcam++", "scorecam", "xgradcam", "ablationcam", "eigencam", "eigengradcam",
+           "layercam")
+EXAMPLES = """\
+  python tools/cam.py chexnet 00000001_000.png                          # all 14 findings, the published montage
+  python tools/cam.py covid_resnet dataset/COVID --ckpt output/covid_resnet/best.pdparams
+  python tools/cam.py chexnet images/ --method gradcam++ --classes Cardiomegaly,Effusion
+  python tools/cam.py covid_resnet --list_layers                        # names for --layer"""
+
+
+def arguments():
+    main = parser("Draw a heat map of every X-ray: one PNG an image, a table of scores, and scores.csv with the\n"
+                  "probability of every class. An image that cannot be read is named at the end, the others are done.",
+                  EXAMPLES)
+    for name, sub in recipe_parsers(main).items():
+        recipe = recipes()[name]
+        sub.add_argument("images", nargs="*", metavar="IMAGE|FOLDER", help="PNG, JPEG, BMP or TIFF files, or folders")
+        sub.add_argument("--ckpt", type=Path, default=recipe.published or Path(f"output/{name}/best.pdparams"),
+                         help="weights (default: %(default)s)")
+        sub.add_argument("--save_dir", type=Path, default=Path("output/cams"), help="(default: %(default)s)")
+        sub.add_argument("--method", choices=METHODS, default=recipe.method, help="(default: %(default)s)")
+        sub.add_argument("--layer", help="target layer by its dotted name, such as block.15 (default: the last one "
+                                         "with a map); --list_layers prints them all")
+        sub.add_argument("--classes", default=recipe.classes, metavar="NAME,NAME|all|top",
+                         help="what to draw: some classes, all, or the highest of each image (default: %(default)s)")
+        sub.add_argument("--aug_smooth", action="store_true", help="average over 6 mirrored and scaled versions")
+        sub.add_argument("--eigen_smooth", action="store_true", help="first principal component of the weighted maps")
+        sub.add_argument("--scale", choices=("class", "shared"), default="class",
+                         help="stretch every map to the whole colour range (as published), or put all classes of a "
+                              "batch on one scale (default: %(default)s)")
+        sub.add_argument("--list_layers", action="store_true", help="print the names for --layer with their output shapes")
+        sub.add_argument("--batch_size", type=positive, default=8, help="images at once (default: %(default)s)")
+        sub.add_argument("--num_workers", type=int, metavar="N", help="threads for files (default: one a core)")
+        sub.add_argument("--layers", type=int, help="size of the network, for a bare checkpoint that does not say "
+                                                    f"(default: {recipe.arch['layers']})")
+    return main.parse_args()
+
+
+def main(args) -> int:
+    from cxr import cam
+    from cxr.errors import InputError
+    from cxr.explain import choose_classes, explain, score_table, write_scores
+    from cxr.images import find_images
+    from cxr.recipe import restore
+
+    recipe = recipes()[args.recipe]
+    arch = {"layers": args.layers} if args.layers else None
+    if args.list_layers:
+        model = recipe.build(len(recipe.class_names), **{**recipe.arch, **(arch or {})})
+        for name, kind, shape in cam.list_layers(model, recipe.cam_preprocess.input_shape):
+            print(f"{name:52} {kind:20} {'not reached' if shape is None else list(shape)}")
+        return 0
+    if not args.images:
+        raise InputError("name at least one image or folder.")
+    images = find_images(args.images)
+    restored = restore(recipe, args.ckpt, recipe.cam_preprocess, arch)
+    method = cam.METHODS[args.method](restored.model, args.layer or recipe.layer(restored.model))
+    done = explain(method, restored.model.activation, restored.preprocess, restored.class_names, images, args.save_dir,
+                   choose_classes(args.classes, restored.class_names), args.batch_size, args.num_workers,
+                   aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth, scale=args.scale)
+    if done.scores:
+        write_scores(args.save_dir / "scores.csv", done, restored.class_names)
+        print(score_table(done, restored.class_names))
+        print(f"{len(done.pictures)} pictures and scores.csv are in {args.save_dir}.")
+    for sentence in done.failures:
+        fail(sentence)
+    if done.failures:
+        return fail(f"{len(done.failures)} of {len(images)} images could not be done, see above.")
+    return 0
+
+
+if __name__ == "__main__":
+    args = arguments()
+    run(lambda: main(args))
