@@ -21,8 +21,8 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own for every writer; the leading dot keeps it out of listings.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    # A name of its own for every writer, never longer than a file system allows; the dot keeps it out of listings.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file

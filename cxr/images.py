@@ -21,6 +21,12 @@ from cxr.errors import InputError
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0            # TIFF tag and value
+
+# Said of odd metadata and of images that are merely large. Not `catch_warnings` around the call: images are
+# read in threads, where it can leave all warnings of the process switched off.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 _FOREIGN = (                                     # (offset, magic, what it is and what to do)
     (128, b"DICM", "a DICOM file: export it as 8- or 16-bit PNG first"),
     (0, b"%PDF", "a PDF: export the page as PNG first"),
@@ -66,16 +72,16 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 def _decode(data: bytes) -> np.ndarray:
     # Pillow reads the header and knows what is wrong with a file; OpenCV decodes, because it reads 16 bits
-    # in any colour model, and because Pillow's decoder clashes with the zlib inside Paddle 2.6 when Paddle
-    # was imported first.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")          # odd metadata, or an image that is merely large
-        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            kind = header.format
-            if kind == "TIFF" and header.n_frames > 1:
+    # in any colour model.
+    negative = False
+    with Image.open(io.BytesIO(data), formats=FORMATS) as header:
+        kind = "JPEG" if header.format == "MPO" else header.format     # a JPEG with a second picture behind it
+        if kind == "TIFF":
+            if header.n_frames > 1:
                 raise InputError(f"holds {header.n_frames} images: save the one you want as its own file")
-            if kind == "PNG":
-                header.verify()                  # OpenCV returns the upper part of a truncated file
+            negative = header.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        if kind == "PNG":
+            header.verify()                      # OpenCV returns the upper part of a truncated file
     # In the data of a JPEG scan 0xFF is escaped, so its end marker must come after the last scan's start.
     if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise ValueError("the end of the image is missing")
@@ -84,7 +90,9 @@ def _decode(data: bytes) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     if pixels is None:
         raise ValueError("its pixels cannot be decoded")
-    return _to_rgb(pixels)
+    image = _to_rgb(pixels)
+    # OpenCV turns a negative (as MONOCHROME1 radiographs are exported) round at 8 bits, and leaves it at more.
+    return 255 - image if negative and pixels.dtype != np.uint8 else image
 
 
 def _to_rgb(pixels: np.ndarray) -> np.ndarray:
@@ -147,18 +155,24 @@ def find_images(inputs: Iterable[str | os.PathLike]) -> list[tuple[Path, Path]]:
     agree, both get as many parent folders as all such files do not share. Raises `InputError` for a missing
     path and for a folder without images.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, tuple[Path, Path]] = {}     # absolute path -> (path, name)
+
+    def add(path: Path, name: Path) -> None:
+        found.setdefault(os.path.abspath(path), (path, name))
+
     for given in map(Path, inputs):
         if given.is_dir():
             below = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not below:
                 raise InputError(f"{given} holds no images ({', '.join(SUFFIXES)}): name another folder.")
-            found.update((path, path.relative_to(given)) for path in below if path not in found)
+            for path in below:
+                add(path, path.relative_to(given))
         elif given.exists():
-            found.setdefault(given, Path(given.name))
+            add(given, Path(given.name))
         else:
             raise InputError(f"{given} does not exist: check the path.")
-    repeated = {name for name, count in Counter(found.values()).items() if count > 1}
-    clashing = [path.absolute() for path, name in found.items() if name in repeated]
-    shared = os.path.commonpath([path.parent for path in clashing]) if clashing else ""
-    return [(path, path.absolute().relative_to(shared) if name in repeated else name) for path, name in found.items()]
+    repeated = {name for name, count in Counter(name for _, name in found.values()).items() if count > 1}
+    clashing = [os.path.dirname(place) for place, (_, name) in found.items() if name in repeated]
+    shared = os.path.commonpath(clashing) if clashing else ""
+    return [(path, Path(os.path.relpath(place, shared)) if name in repeated else name)
+            for place, (path, name) in found.items()]

@@ -1,7 +1,7 @@
 """What people look at: heat maps on X-rays, montages, the show grid, training curves.
 
 Pictures are arrays (H, W, 3) uint8 RGB until they are written. OpenCV writes all of them, also
-Matplotlib's, because Pillow's PNG encoder clashes with the zlib inside Paddle 2.6 (see `cxr.runtime`).
+Matplotlib's.
 """
 from __future__ import annotations
 

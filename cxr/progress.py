@@ -18,6 +18,15 @@ class _LogLines(tqdm):
                 file.flush()
         return show
 
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        self.sp(str(self) if msg is None else msg)           # on a line of its own: no moving of the cursor
+
+    def close(self) -> None:
+        if not self.disable:
+            self.display()
+            self.leave = False                               # tqdm would leave an empty line behind
+        super().close()
+
 
 def progress(iterable: Iterable, total: int | None = None, desc: str = "", unit: str = "image") -> tqdm:
     """Iterate with a bar on standard error; `.set_postfix(...)` adds figures to it.

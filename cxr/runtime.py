@@ -4,25 +4,21 @@ Paddle's CPU kernels call Intel MKL, which picks its slow generic code on AMD pr
 otherwise, and OpenMP, which counts the cores of the host rather than those this process may use.
 Measured on DenseNet121 (batch 8, 2 cores of an AMD EPYC): 3-4 times the images per second.
 
-Pillow must also be loaded before Paddle 2.6, whose library exports a zlib of its own: the other way
-round Pillow cannot read PNG files any more and crashes the process when it writes one (which is what
-Matplotlib's `savefig` and a notebook's inline pictures do).
+Pillow (or something else that brings zlib) must also be loaded before Paddle 2, whose library exports a zlib
+of its own: the other way round neither Pillow nor OpenCV can read PNG files any more, and trying damages
+memory until the process crashes. Nothing mends that afterwards.
 
 A variable that the user has set is never overridden. On Intel, ARM and GPU machines the settings
 change nothing: MKL ignores its variable on Intel, other processors do not run MKL at all.
 """
 from __future__ import annotations
 
-import base64
 import contextlib
 import io
 import os
 import sys
 import warnings
 from collections.abc import MutableMapping
-
-_ONE_PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNg"
-                              "AAAAAgABSK+kcQAAAABJRU5ErkJggg==")
 
 
 def usable_cores() -> int:
@@ -52,21 +48,20 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     if too_late and missing:
         warnings.warn(f"Paddle was imported before cxr, so {' and '.join(missing)} came too late and the CPU may run "
                       "several times slower: import chexnet, covid_resnet or cxr first.", RuntimeWarning, stacklevel=3)
-    if not pillow_reads_png() and too_late:
-        warnings.warn("Paddle was imported before Pillow, whose PNG support is broken in this process now (Matplotlib "
-                      "will crash when it saves a picture): import chexnet, covid_resnet or cxr first.",
-                      RuntimeWarning, stacklevel=3)
+    if too_late and png_is_broken():
+        warnings.warn("Paddle was imported before any library that reads images, and its zlib breaks PNG files: they "
+                      "cannot be read or written, and trying may crash this process. Start again, and import chexnet, "
+                      "covid_resnet or cxr first.", RuntimeWarning, stacklevel=3)
+    import PIL._imaging  # noqa: F401
 
 
-def pillow_reads_png() -> bool:
-    """Load Pillow's codecs and decode a PNG of one pixel with them."""
-    from PIL import Image
-
-    try:
-        Image.open(io.BytesIO(_ONE_PIXEL)).load()
-    except OSError:
+def png_is_broken() -> bool:
+    """Whether Paddle 2 was loaded before every library with a zlib. Told by the order, as a trial may crash."""
+    order = list(sys.modules)
+    core = "paddle.base.libpaddle"
+    if core not in order or not sys.modules["paddle"].__version__.startswith("2."):
         return False
-    return True
+    return not {"zlib", "PIL._imaging", "cv2", "numpy"}.intersection(order[:order.index(core)])
 
 
 def load_paddle():

@@ -1,9 +1,10 @@
 """Checkpoints in and out, without running code from them.
 
 A `.pdparams` file is a pickle, and `paddle.load` unpickles whatever it finds: a hostile file runs
-code. `read_weights` admits only what a dictionary of NumPy arrays needs, so the worst a file can do is
-to be refused. `load_weights` compares every key and shape before it sets the first value, where
-`set_state_dict` would warn and go on with half a model.
+code. `read_weights` admits only what a dictionary of NumPy arrays needs, and lets the file call none of
+it: requests are noted and the arrays then built here, so the worst a file can do is to be refused.
+`load_weights` compares every key and shape before it sets the first value, where `set_state_dict` would
+warn and go on with half a model.
 
 Files written by `save_weights` are ordinary Paddle checkpoints (`paddle.load` reads them) with one more
 entry, `META_KEY`: a JSON text with architecture, class names and preprocessing.
@@ -15,6 +16,7 @@ import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +29,42 @@ _PADDLE_NAMES = "StructuredToParameterName@@"      # Paddle's own table of varia
 _PADDLE_SPLIT = "UnpackBigParamInfor@@"            # arrays of over 1 GiB, cut in pieces by Paddle
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "params")
 
-# What pickle may look up in a file: exactly what arrays and dictionaries are rebuilt from.
+
+class _Noted:
+    """A call that a pickle asks for to build an array or a part of one, written down and not made.
+
+    NumPy itself would obey a hostile file: `ndarray` makes an array of Python objects out of any bytes, and whoever
+    then looks at one of them follows an address that the file chose.
+    """
+
+    def __init__(self, what: str, *arguments):
+        self.what, self.arguments, self.state = what, arguments, None
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+class _Dict(dict):
+    """For `OrderedDict`, whose attributes (PyTorch's `_metadata`) are dropped."""
+
+    def __setstate__(self, state):
+        pass
+
+
+# What pickle may look up in a file, and what it gets: exactly what arrays and dictionaries are rebuilt from.
 _ADMITTED = {
-    ("collections", "OrderedDict"),
-    ("_codecs", "encode"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),    # the same, as NumPy 2 writes it
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),        # protocol 5
-    ("numpy.core.numeric", "_frombuffer"),
-    ("builtins", "tuple"),                         # Paddle wraps nested tensors as (name, array)
-    ("__builtin__", "tuple"),
+    ("collections", "OrderedDict"): _Dict,
+    ("_codecs", "encode"): partial(_Noted, "encode"),              # protocols below 3 write bytes as text
+    ("__builtin__", "bytes"): lambda: b"",                         # and none at all like this
+    ("numpy", "ndarray"): partial(_Noted, "ndarray"),
+    ("numpy", "dtype"): partial(_Noted, "dtype"),
+    ("builtins", "tuple"): tuple,                                  # Paddle wraps nested tensors as (name, array)
+    ("__builtin__", "tuple"): tuple,
 }
+for _core in ("numpy.core", "numpy._core"):                        # NumPy 1 and 2
+    _ADMITTED[_core + ".multiarray", "_reconstruct"] = partial(_Noted, "_reconstruct")
+    _ADMITTED[_core + ".multiarray", "scalar"] = partial(_Noted, "scalar")
+    _ADMITTED[_core + ".numeric", "_frombuffer"] = partial(_Noted, "_frombuffer")      # protocol 5
 
 _FOREIGN = (
     (b"PK\x03\x04", "a zip archive, as PyTorch writes its checkpoints: a Paddle .pdparams file is needed"),
@@ -57,11 +80,35 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in _ADMITTED:
             raise InputError(f"it asks for {module}.{name}, which no weights file needs and which could run code; "
                              "do not open it with paddle.load either")
-        if module.startswith("numpy._core") and not hasattr(np, "_core"):
-            module = module.replace("numpy._core", "numpy.core")       # written under NumPy 2, read under 1
-        elif module.startswith("numpy.core") and hasattr(np, "_core"):
-            module = module.replace("numpy.core", "numpy._core")
-        return super().find_class(module, name)
+        # A wrapper of its own each time: a pickle can set attributes, and shall not leave any to the next file.
+        return partial(_ADMITTED[module, name])
+
+
+def _array(noted: _Noted) -> np.ndarray:
+    """The array that a pickle described. Fails with nearly any exception where the description is odd."""
+    if noted.what == "_reconstruct":
+        _, shape, dtype, fortran, data = noted.state
+    elif noted.what == "_frombuffer":
+        data, dtype, shape, order = noted.arguments
+        fortran = order == "F"
+    elif noted.what == "scalar":
+        (dtype, data), shape, fortran = noted.arguments, (), False
+    else:
+        raise TypeError(f"not an array but a {noted.what}")
+    kind = np.dtype(dtype.arguments[0])
+    if kind.kind not in "fiub":
+        raise TypeError(f"not numbers but {kind}")
+    kind = kind.newbyteorder(dtype.state[1] if dtype.state else "=")
+    flat = np.frombuffer(_bytes(data), kind)
+    return flat.reshape(shape, order="F" if fortran else "C").astype(kind.newbyteorder("="))
+
+
+def _bytes(data: object) -> object:
+    if isinstance(data, _Noted):
+        data, encoding = data.arguments
+        if encoding != "latin1":
+            raise TypeError(f"bytes written as {encoding}")
+    return data.encode("latin1") if isinstance(data, str) else data
 
 
 def read_weights(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
@@ -107,8 +154,7 @@ def _refuse_foreign(path: Path, head: bytes) -> None:
 
 def _as_state(path: Path, content: object) -> tuple[dict[str, np.ndarray], dict]:
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, not a dictionary of weights: "
-                         "save model.state_dict().")
+        raise InputError(f"{path} holds no dictionary of weights: save model.state_dict().")
     meta = _read_meta(path, content.get(META_KEY))
     wrapper = next((name for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
     state = {}
@@ -118,12 +164,18 @@ def _as_state(path: Path, content: object) -> tuple[dict[str, np.ndarray], dict]
         if key == _PADDLE_SPLIT:
             raise InputError(f"{path} holds arrays cut in pieces of 1 GiB, which no model here has: "
                              "check that it is the right file.")
-        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray):
+        if isinstance(value, tuple) and len(value) == 2:           # Paddle's (name, array)
             value = value[1]
-        if not isinstance(value, (np.ndarray, np.number)) or value.dtype.kind not in "fiub":
+        if not isinstance(key, str):
+            raise InputError(f"{path} names a weight by a {type(key).__name__}, not by text: save model.state_dict().")
+        if not isinstance(value, _Noted):
             raise InputError(f"{path} holds {type(value).__name__} under '{key}', not an array of numbers: "
                              "save model.state_dict() alone.")
-        state[str(key)] = np.asarray(value)
+        try:
+            state[key] = _array(value)
+        except Exception as error:
+            raise InputError(f"{path} holds no readable array of numbers under '{key}' ({error}): "
+                             "save model.state_dict() alone, or copy the file again.") from None
     if not state:
         raise InputError(f"{path} holds no weights: save model.state_dict().")
     prefix = "module."
@@ -139,7 +191,7 @@ def _read_meta(path: Path, text: object) -> dict:
         meta = json.loads(text)
         if isinstance(meta, dict):
             return meta
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         pass
     raise InputError(f"{path} carries unreadable metadata under '{META_KEY}': save it again with save_weights.")
 
@@ -179,7 +231,9 @@ def check_state(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], pa
         if state[key].dtype.kind != "f":
             raise InputError(f"{path} holds whole numbers ({state[key].dtype}) in '{key}', as Paddle writes bfloat16: "
                              "save it as float32.")
-        if not np.isfinite(state[key]).all():
+        with np.errstate(over="ignore"):         # float64 that float32 cannot hold
+            finite = np.isfinite(state[key].astype("float32")).all()
+        if not finite:
             raise InputError(f"{path} holds NaN or infinite values in '{key}': the training diverged, "
                              "use an earlier checkpoint.")
 

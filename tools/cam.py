@@ -33,7 +33,7 @@ def arguments():
         sub.add_argument("--scale", choices=("class", "shared"), default="class",
                          help="stretch every map to the whole colour range (as published), or put all classes of a "
                               "batch on one scale (default: %(default)s)")
-        sub.add_argument("--list_layers", action="store_true", help="print the names for --layer with their output shapes")
+        sub.add_argument("--list_layers", action="store_true", help="print the names for --layer, with output shapes")
         sub.add_argument("--batch_size", type=positive, default=8, help="images at once (default: %(default)s)")
         sub.add_argument("--num_workers", type=int, metavar="N", help="threads for files (default: one a core)")
         sub.add_argument("--layers", type=int, help="size of the network, for a bare checkpoint that does not say "

@@ -20,6 +20,8 @@ def as_images(x):
     x = x.detach() if isinstance(x, paddle.Tensor) else paddle.to_tensor(np.asarray(x))
     if len(x.shape) != 4 or x.shape[0] == 0 or not x.is_floating_point():
         raise InputError(f"images must be floats (B, C, H, W), not {x.dtype} of shape {tuple(x.shape)}")
+    if not bool(paddle.isfinite(x).all()):      # a ReLU would turn NaN into 0, and the map would look sound
+        raise InputError("images must be finite; these contain NaN or infinity")
     return x
 
 
@@ -110,7 +112,7 @@ class BaseCAM:
         """Signed maps per layer -> (B, n, H, W) in [0, 1]; each layer has an equal say."""
         for (name, _), layer in zip(self.layers, raw):
             if not np.isfinite(layer).all():
-                raise InputError(f"the map of layer {name!r} is not finite: check images and weights for NaN")
+                raise InputError(f"the map of layer {name!r} is not finite: check the weights for NaN")
         rectified = [np.maximum(layer, 0) if self.relu else layer for layer in raw]
         sized = [maths.upsample(maths.rescale(layer, shared), size) for layer in rectified]
         return maths.rescale(np.mean(sized, 0), shared)

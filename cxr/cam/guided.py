@@ -34,18 +34,18 @@ class GuidedBackprop:
         if not isinstance(model, nn.Layer):
             raise InputError(f"the model must be a paddle.nn.Layer, not {type(model).__name__}")
         self.model = model
-        self.outputs = None
+        self.scores = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        self.outputs = None
+        self.scores = None
 
     def __call__(self, x, targets=None):
         """x (B, C, H, W) -> (B, H, W, C); (B, n, H, W, C) for "all" or B x n targets (see `BaseCAM`).
 
-        Channels come last, as in a picture. `outputs` afterwards are the scores explained.
+        Channels come last, as in a picture. `scores` afterwards are what was explained.
         """
         x = as_images(x)
         x.stop_gradient = False
@@ -60,7 +60,7 @@ class GuidedBackprop:
                 if gradient is None:
                     raise InputError("the score does not depend on the image in a differentiable way")
                 gradients.append(to_numpy(gradient).transpose(0, 2, 3, 1))
-        self.outputs = scores.detach()
+        self.scores = scores.detach()
         return np.stack(gradients, 1) if chosen.many else gradients[0]
 
 
@@ -70,7 +70,7 @@ def times(gradients, maps):
 
 
 def to_picture(gradients):
-    """(H, W, C) -> uint8: zero mean shown as grey, one standard deviation as a tenth of the range, clipped."""
+    """(H, W, C) -> uint8: zero mean shown as grey, one standard deviation as a tenth of the range."""
     standard = (gradients - gradients.mean()) / (gradients.std() + 1e-5)
     return np.uint8(255 * np.clip(0.5 + 0.1 * standard, 0, 1))
 

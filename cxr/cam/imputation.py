@@ -20,10 +20,10 @@ def impute(images, removed, noise=0.01, seed=0):
 
 
 def _fill(images, removed, tolerance=1e-4):
-    """Conjugate gradients on (sum of weights) v - (weighted sum of neighbours) = 0, for removed pixels only.
+    """Conjugate gradients on (sum of weights) v - (weighted sum of neighbours) = 0, at removed pixels only.
 
     Smooth parts would take as many steps as a hole is wide, so they are first filled at half the resolution.
-    Stops when no pixel misses its neighbours' mean by more than `tolerance` standard deviations of the images.
+    Stops when no pixel misses its neighbours' mean by more than `tolerance` standard deviations of the image.
     """
     h, w = images.shape[2:]
     if min(h, w) >= 8:

@@ -133,7 +133,7 @@ class CAM(_WeightCAM):
         if targets.classes is None:
             raise InputError("CAM explains classes; targets cannot be a callable")
         if weights.ndim != 2 or weights.shape[0] != channels or weights.shape[1] <= targets.classes.max():
-            raise InputError(f"CAM weights of shape {weights.shape} do not fit: layer {name!r} has {channels} "
+            raise InputError(f"CAM weights {weights.shape} do not fit: layer {name!r} has {channels} "
                              f"channels, and class {targets.classes.max()} is wanted")
         return weights.T[targets.classes]
 

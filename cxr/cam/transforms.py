@@ -3,6 +3,14 @@
 Each is a plain function, to be passed as it is (`reshape_transform=vit_tokens`) or with a grid that is
 not square (`partial(vit_tokens, height=12, width=16)`). They only move and drop values, as every
 reshape_transform must: the toolbox applies them to gradients too, and runs them backwards to ablate.
+
+PaddleClas's models, tried at 224 x 224 with paddleclas 2.6.0 (`pip install --no-deps paddleclas`,
+`pip install requests six pyyaml`; the installed folder `paddleclas` on `sys.path`; classes from
+`ppcls.arch.backbone`):
+
+    ViT_small_patch16_224                      "blocks.7.norm1"             vit_tokens
+    SwinTransformer_tiny_patch4_window7_224    "layers.3.blocks.1.norm1"    swin_tokens     (or "norm")
+    PVT_V2_B0                                  "block4.1.norm1"             pvt_tokens      (or "norm4")
 """
 from __future__ import annotations
 

@@ -1,0 +1,110 @@
+"""From image files to CAM pictures: the pipeline of tools/cam.py, in one process."""
+import numpy as np
+import pytest
+
+from chexnet.recipe import CheXNetRecipe
+from cxr.cam import CAM
+from cxr.errors import InputError
+from cxr.explain import Explained, choose_classes, explain, output_paths, score_table, write_scores
+from cxr.images import find_images, read_image
+from cxr.pictures import cam_montage, save_picture
+from cxr.recipe import restore
+
+
+@pytest.fixture(scope="module")
+def chexnet(seeded_checkpoint):
+    recipe = CheXNetRecipe()
+    restored = restore(recipe, seeded_checkpoint, recipe.cam_preprocess)
+    return restored, CAM(restored.model, recipe.layer(restored.model))
+
+
+def run(chexnet, inputs, folder, classes="all", **options):
+    restored, method = chexnet
+    return explain(method, "sigmoid", restored.preprocess, restored.class_names, find_images(inputs), folder, classes,
+                   **options)
+
+
+def test_published_scores_and_maps_through_the_pipeline(chexnet, reference_dir, data_dir, tmp_path, monkeypatch):
+    reference = np.load(reference_dir / "chexnet_seed1.npz")
+    names = sorted({key.split(".")[0] for key in reference.files})
+    drawn = {}
+
+    def keep(image, cams, captions, columns):
+        drawn[len(drawn)] = (image, cams)
+        return cam_montage(image, cams, captions, columns)
+    monkeypatch.setattr("cxr.explain.cam_montage", keep)
+    done = run(chexnet, [data_dir / "published_cams" / f"{name}.png" for name in names], tmp_path, workers=0)
+    assert not done.failures
+    for place, name in enumerate(names):
+        assert np.abs(done.scores[f"{name}.png"] - reference[f"{name}.scores"]).max() < 1e-4
+        image, cams = drawn[place]
+        own = (255 * cams).astype(np.uint8).astype(int)
+        assert (np.abs(own - reference[f"{name}.cams"].astype(int)) <= 1).mean() >= 0.995
+        captions = [f"{c}: {s * 100:.2f}%" for c, s in zip(CheXNetRecipe.class_names, reference[f"{name}.scores"])]
+        expected = cam_montage(image, reference[f"{name}.cams"], captions)
+        picture = read_image(tmp_path / f"{name}.png")
+        assert picture.shape == (672, 1120, 3)
+        assert (np.abs(picture.astype(int) - expected.astype(int)) <= 2).mean() > 0.995
+
+
+def test_odd_real_files_all_yield_a_picture(chexnet, data_dir, tmp_path):
+    done = run(chexnet, [data_dir / "odd"], tmp_path, workers=2, batch_size=3)
+    assert not done.failures and len(done.pictures) == 8
+    for path in done.pictures.values():
+        assert read_image(path).std() > 20
+
+
+def test_bad_files_are_named_and_the_good_ones_done(chexnet, tmp_path):
+    folder = tmp_path / "in"
+    save_picture(folder / "good.png", np.random.default_rng(0).integers(0, 255, (300, 280, 3), dtype=np.uint8))
+    save_picture(folder / "sub" / "black.png", np.zeros((256, 256, 3), np.uint8))
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("this is no image")
+    (folder / "cut.png").write_bytes((folder / "good.png").read_bytes()[:5000])
+    (folder / "small.bmp").write_bytes(b"BM")
+    done = run(chexnet, [folder], tmp_path / "out")
+    assert sorted(done.pictures) == ["good.png", "sub/black.png"]
+    assert sorted(sentence.split(" ")[0].rsplit("/", 1)[1] for sentence in done.failures) == [
+        "cut.png", "empty.png", "small.bmp", "text.png"]
+    assert np.isfinite(done.scores["sub/black.png"]).all()
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
+        "good.png", "sub/black.png"]
+
+
+def test_classes_and_order_do_not_depend_on_batches(chexnet, tmp_path):
+    rng = np.random.default_rng(1)
+    for index in range(5):
+        save_picture(tmp_path / "in" / f"{index}.png", rng.integers(0, 255, (256, 256, 3), dtype=np.uint8))
+    one = run(chexnet, [tmp_path / "in"], tmp_path / "one", "top", batch_size=1, workers=0)
+    many = run(chexnet, [tmp_path / "in"], tmp_path / "many", "top", batch_size=4, workers=3)
+    assert list(one.scores) == list(many.scores) == [f"{index}.png" for index in range(5)]
+    for name in one.scores:
+        assert np.allclose(one.scores[name], many.scores[name], atol=1e-5)
+        first, second = read_image(one.pictures[name]).astype(int), read_image(many.pictures[name]).astype(int)
+        assert first.shape == (224, 448, 3) and np.abs(first - second).max() <= 3
+    two = run(chexnet, [tmp_path / "in" / "0.png"], tmp_path / "two", [1, 13])
+    assert read_image(two.pictures["0.png"]).shape == (224, 672, 3)
+
+
+def test_choosing_classes():
+    assert choose_classes("all", ("A", "B")) == "all" and choose_classes("top", ("A", "B")) == "top"
+    assert choose_classes("b, A", ("A", "B")) == [1, 0]
+    with pytest.raises(InputError, match="no class 'C': choose from A, B, all or top"):
+        choose_classes("A,C", ("A", "B"))
+
+
+def test_pictures_of_images_that_differ_in_their_suffix_alone(tmp_path):
+    for name in ("a.png", "a.bmp", "b.png"):
+        save_picture(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    paths = output_paths(find_images([tmp_path]), tmp_path / "out")
+    assert [path.name for path in paths] == ["a.png", "a.png.png", "b.png"]
+
+
+def test_tables(tmp_path):
+    done = Explained(scores={"x.png": np.array([0.25, 0.75])})
+    assert score_table(done, ("A", "B")).index("75.00 %") < score_table(done, ("A", "B")).index("25.00 %")
+    done.scores.update({f"{index}.png": np.array([0.6, 0.4]) for index in range(30)})
+    table = score_table(done, ("A", "B"))
+    assert "A 60.00 %" in table and "... and 11 more images" in table
+    write_scores(tmp_path / "scores.csv", done, ("A", "B"))
+    assert (tmp_path / "scores.csv").read_text().splitlines()[:2] == ["image,A,B", "x.png,0.25,0.75"]

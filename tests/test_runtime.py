@@ -1,0 +1,110 @@
+"""Settings that must be in place before Paddle is imported: told apart by fresh processes."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr.runtime import configure, settings, usable_cores
+
+ROOT = Path(__file__).resolve().parents[1]
+SET = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")
+
+
+def run(code, **variables):
+    """The output of `code` in a new process in which nothing is set or imported yet."""
+    environ = {name: value for name, value in os.environ.items() if name not in SET}
+    environ.update(variables, PYTHONPATH=str(ROOT), PYTHONWARNINGS="default::RuntimeWarning")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def without_paddle(monkeypatch):
+    monkeypatch.delitem(sys.modules, "paddle", raising=False)
+
+
+def test_unset_variables_are_set(without_paddle, recwarn):
+    environ = {"PATH": "x"}
+    configure(environ)
+    assert environ == {"PATH": "x", "OMP_NUM_THREADS": str(usable_cores()), "MKL_DEBUG_CPU_TYPE": "5"}
+    assert not recwarn
+
+
+@pytest.mark.parametrize("given", [{"OMP_NUM_THREADS": "7"}, {"MKL_DEBUG_CPU_TYPE": ""},
+                                   {"OMP_NUM_THREADS": "1", "MKL_DEBUG_CPU_TYPE": "4"}])
+def test_what_the_user_has_set_stays(without_paddle, given):
+    environ = dict(given)
+    configure(environ)
+    assert set(environ) == set(SET) and given.items() <= environ.items()
+
+
+def test_warns_where_paddle_came_first():
+    pytest.importorskip("paddle")
+    with pytest.warns(RuntimeWarning, match="OMP_NUM_THREADS came too late") as said:
+        configure({"MKL_DEBUG_CPU_TYPE": "5"})
+    assert "MKL_DEBUG_CPU_TYPE" not in str(said[0].message)
+
+
+def test_no_warning_where_the_user_had_set_all(recwarn):
+    pytest.importorskip("paddle")
+    configure(settings(3))
+    assert not [warning for warning in recwarn if "too late" in str(warning.message)]
+
+
+def test_cores():
+    assert 1 <= usable_cores() <= os.cpu_count()
+    assert settings(3)["OMP_NUM_THREADS"] == "3"
+
+
+def test_cxr_first():
+    """Quiet, light, and Pillow and Matplotlib can still write PNG files once Paddle is there."""
+    done = run("""
+import sys, cxr
+assert "PIL._imaging" in sys.modules
+assert not {"paddle", "cv2", "numpy", "matplotlib"} & set(sys.modules), "cxr imports something heavy"
+from cxr.runtime import load_paddle
+paddle = load_paddle()
+import io, os
+import numpy as np
+from PIL import Image
+file = io.BytesIO()
+Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(file, "PNG")
+assert np.asarray(Image.open(io.BytesIO(file.getvalue()))).ravel().tolist() == list(range(64))
+print(os.environ["OMP_NUM_THREADS"], os.environ["MKL_DEBUG_CPU_TYPE"], paddle.to_tensor([1.5]).numpy()[0])
+""")
+    assert done.stdout.split() == [str(usable_cores()), "5", "1.5"]
+    assert "RuntimeWarning" not in done.stderr and "OMP_NUM_THREADS" not in done.stderr
+
+
+@pytest.mark.parametrize("before", ["", "import numpy", "import zlib"])
+def test_paddle_first(before):
+    """Slow, and on Paddle 2 without PNG files if nothing else was imported before; the user is told the truth."""
+    done = run(f"""
+import warnings; {before}
+import paddle
+import cxr
+import io, cv2
+import numpy as np
+from PIL import Image
+if not cxr.runtime.png_is_broken():
+    picture = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    assert (cv2.imdecode(cv2.imencode(".png", picture)[1], 1) == picture).all()
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    assert (np.asarray(Image.open(file)) == picture).all()
+print(paddle.__version__, cxr.runtime.png_is_broken())
+""")
+    version, broken = done.stdout.split()
+    assert broken == str(version.startswith("2.") and not before)
+    assert done.stderr.count("came too late") == 1
+    assert ("breaks PNG files" in done.stderr) == (broken == "True")
+    assert "<string>:4" in done.stderr                           # the warning points at the line `import cxr`
+
+
+def test_the_users_variables_reach_paddle():
+    done = run("import cxr, os; print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_DEBUG_CPU_TYPE'])",
+               OMP_NUM_THREADS="1", MKL_DEBUG_CPU_TYPE="3")
+    assert done.stdout.split() == ["1", "3"]

@@ -1,0 +1,153 @@
+"""The commands as a user calls them: exit status, what is printed, what lies in the folder afterwards."""
+import csv
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cxr import phantom
+from cxr.images import read_image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def call(*arguments, status=0, cwd=None):
+    """Run `tools/...` and return (stdout, stderr); fails unless it ends with `status` and without a traceback."""
+    command, *rest = map(str, arguments)
+    done = subprocess.run([sys.executable, str(ROOT / "tools" / command), *rest], capture_output=True, text=True,
+                          cwd=cwd, timeout=500, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", ["train.py", "eval.py", "cam.py", "demo.py"])
+def test_help_teaches_and_does_without_paddle(command, tmp_path):
+    (tmp_path / "paddle.py").write_text("raise SystemExit('Paddle was imported')")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    pages = [["--help"]] if command == "demo.py" else [["--help"], ["chexnet", "--help"], ["covid_resnet", "--help"]]
+    for page in pages:
+        done = subprocess.run([sys.executable, str(ROOT / "tools" / command), *page], capture_output=True, text=True,
+                              env=environ)
+        assert done.returncode == 0 and "examples:" in done.stdout and f"python tools/{command}" in done.stdout
+
+
+def test_cam_of_chexnet_scores_as_the_reference(seeded_checkpoint, reference_dir, data_dir, tmp_path):
+    reference = np.load(reference_dir / "chexnet_seed1.npz")
+    image = data_dir / "published_cams" / "00000001_000.png"
+    out, _ = call("cam.py", "chexnet", image, "--ckpt", seeded_checkpoint, "--save_dir", tmp_path)
+    row, = csv.DictReader((tmp_path / "scores.csv").open())
+    assert row.pop("image") == "00000001_000.png"
+    assert np.abs(np.array([float(score) for score in row.values()]) - reference["00000001_000.scores"]).max() < 1e-4
+    assert f"{100 * reference['00000001_000.scores'][1]:.2f} %" in out
+    assert read_image(tmp_path / "00000001_000.png").shape == (672, 1120, 3)
+
+
+class Hostile:
+    """What `paddle.load` would run."""
+
+    def __reduce__(self):
+        return os.system, ("touch hacked",)
+
+
+def test_cam_refuses_bad_input_with_a_sentence(seeded_checkpoint, tmp_path):
+    (tmp_path / "x.png").write_text("no image")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "bad.pdparams").write_bytes(pickle.dumps({"fc.weight": Hostile()}))
+    _, error = call("cam.py", "chexnet", "x.png", "--ckpt", seeded_checkpoint, status=2, cwd=tmp_path)
+    assert "x.png holds text, not an image" in error and "1 of 1 images could not be done" in error
+    _, error = call("cam.py", "chexnet", "none", "--ckpt", seeded_checkpoint, status=2, cwd=tmp_path)
+    assert error.strip().count("\n") == 0 and "none holds no images" in error
+    _, error = call("cam.py", "chexnet", "x.png", "--ckpt", "bad.pdparams", status=2, cwd=tmp_path)
+    assert "bad.pdparams is refused" in error and "system" in error and not (tmp_path / "hacked").exists()
+    _, error = call("cam.py", "covid_resnet", "x.png", "--ckpt", seeded_checkpoint, status=2, cwd=tmp_path)
+    assert "keys are missing (conv.0.weight" in error and "are unexpected (densenet121." in error
+    if not (ROOT / "pretrained_models" / "model_paddle.pdparams").exists():
+        _, error = call("cam.py", "chexnet", "x.png", status=2, cwd=tmp_path)
+        assert "157762232cedb82c18ed4a1347b94a87fc323b5a" in error and "--ckpt" in error
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    phantom.write_folder(folder, per_class=10, size=128)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(phantoms, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    out, error = call("train.py", "covid_resnet", "--data_dir", phantoms, "--layers", 18, "--epoch", 2,
+                      "--batch_size", 10, "--save_dir", folder, "--max_steps", 4)
+    return folder, out, error
+
+
+def test_train_prints_progress_tables_and_where_things_are(trained):
+    folder, out, error = trained
+    assert "by patient" in out and "Epoch 1/2: train loss" in out and "| Pneumothorax" in out
+    assert "epoch 1/2:" in error and "\r" not in error                        # a log file gets lines, not a bar
+    assert {path.name for path in folder.iterdir()} == {
+        "best.pdparams", "last.pdparams", "history.csv", "curves.png", "train.txt", "val.txt", "test.txt"}
+
+
+def test_eval_and_cam_need_no_flags_that_train_was_given(trained, phantoms, tmp_path):
+    folder, _, _ = trained
+    out, _ = call("eval.py", "covid_resnet", "--data_dir", phantoms, "--ckpt", folder / "best.pdparams")
+    assert "| Cardiomegaly" in out and "F1_Score" in out and "accuracy" in out
+    rows = list(csv.DictReader((folder / "eval" / "predictions.csv").open()))
+    assert len(rows) == len((folder / "test.txt").read_text().splitlines())
+    probabilities = np.array([[float(row[f"prob_{name}"]) for name in phantom.CLASS_NAMES] for row in rows])
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert [row["predicted"] for row in rows] == [phantom.CLASS_NAMES[k] for k in probabilities.argmax(axis=1)]
+    out, _ = call("cam.py", "covid_resnet", phantoms / "Nodule", "--ckpt", folder / "best.pdparams", "--layer",
+                  "block.7", "--save_dir", tmp_path)
+    assert "10 pictures and scores.csv" in out and len(list(tmp_path.glob("*.png"))) == 10
+    assert read_image(tmp_path / "Nodule-0001.png").shape == (224, 448, 3)
+
+
+def test_unknown_layer_names_close_ones(trained, phantoms):
+    _, error = call("cam.py", "covid_resnet", phantoms / "Nodule", "--ckpt", trained[0] / "best.pdparams", "--layer",
+                    "block.77", status=2)
+    assert "close names: block.7" in error
+
+
+def test_layers_are_listed_with_their_shapes(tmp_path):
+    out, _ = call("cam.py", "covid_resnet", "--list_layers", "--layers", 18)
+    assert any(line.split() == ["block.7", "BasicBlock", "[1,", "512,", "7,", "7]"] for line in out.splitlines())
+
+
+def test_chexnet_trains_and_evaluates_on_published_lists(data_dir, tmp_path):
+    nih = data_dir / "nih14"
+    for name, lines in (("train", 6), ("val", 4)):
+        text = (nih / f"{name}_list.txt").read_text().splitlines()[:lines]
+        (tmp_path / f"{name}_list.txt").write_text("\n".join(text) + "\n")
+    call("train.py", "chexnet", "--data_dir", nih / "images", "--train_list", tmp_path / "train_list.txt", "--val_list",
+         tmp_path / "val_list.txt", "--batch_size", 3, "--epoch", 1, "--save_dir", tmp_path / "run")
+    out, _ = call("eval.py", "chexnet", "--data_dir", nih / "images", "--test_list", tmp_path / "val_list.txt",
+                  "--ckpt", tmp_path / "run" / "best.pdparams", "--ten_crop")
+    assert "4 images, ten crops" in out and "| Cardiomegaly       |      3 |" in out
+    header, first, *_ = csv.reader((tmp_path / "run" / "eval" / "predictions.csv").open())
+    assert header[:3] == ["image", "label_Atelectasis", "label_Cardiomegaly"] and first[0] == "00000001_000.png"
+
+
+def test_bad_lists_are_named(tmp_path, phantoms):
+    (tmp_path / "list.txt").write_text("a.png 1 0\n")
+    _, error = call("train.py", "chexnet", "--data_dir", tmp_path, "--train_list", tmp_path / "list.txt", "--val_list",
+                    tmp_path / "list.txt", "--save_dir", tmp_path / "run", status=2)
+    assert "list.txt, line 1: 2 labels where 14 are needed" in error
+    _, error = call("train.py", "covid_resnet", "--data_dir", tmp_path / "nowhere", status=2)
+    assert "nowhere is no folder" in error
+    _, error = call("eval.py", "covid_resnet", "--data_dir", phantoms, "--ckpt", tmp_path / "no.pdparams", status=2)
+    assert "no.pdparams does not exist" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_demo_runs_from_anywhere(tmp_path):
+    out, _ = call("demo.py", "--save_dir", tmp_path, "--per_class", 12, "--epoch", 1, cwd=tmp_path)
+    assert "Grad-CAM's peak lies in the true box" in out and "chance is" in out
+    assert read_image(tmp_path / "demo.png").shape == (1024, 1024, 3)
+    assert len(list((tmp_path / "cams").rglob("*.png"))) == len((tmp_path / "test.txt").read_text().splitlines())

@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""The whole road in three minutes, offline: draw phantom X-rays, train, evaluate, explain."""
+from pathlib import Path
+
+from _cli import parser, positive, run
+
+EXAMPLES = """\
+  python tools/demo.py
+  python tools/demo.py --save_dir /tmp/demo --epoch 2                   # quicker, and worse"""
+
+
+def arguments():
+    main = parser("Draw phantom chest X-rays with four findings, train a ResNet18 on them, evaluate it on\n"
+                  "held-out patients, draw Grad-CAM pictures, and count how often the map's peak lies in the\n"
+                  "finding's true box. Needs no data and no network; about two minutes on 2 CPU cores.", EXAMPLES)
+    main.add_argument("--save_dir", type=Path, default=Path("output/demo"), help="(default: %(default)s)")
+    main.add_argument("--per_class", type=positive, default=200, help="phantoms of each class (default: %(default)s)")
+    main.add_argument("--epoch", type=positive, default=5, help="(default: %(default)s)")
+    main.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    return main.parse_args()
+
+
+def main(args) -> None:
+    from covid_resnet.demo import run_demo
+
+    result = run_demo(args.save_dir, args.per_class, args.epoch, args.seed)
+    print(result.table)
+    print(f"Test accuracy {result.accuracy:.3f} on {result.images} phantoms of patients not trained on.\n"
+          f"Grad-CAM's peak lies in the true box {result.hit_rate:.0%} of the time; chance is {result.chance:.0%} "
+          f"({result.hit_rate / result.chance:.1f} times).\n"
+          f"Look at {args.save_dir / 'demo.png'}; the other pictures, weights and figures are beside it.")
+
+
+if __name__ == "__main__":
+    args = arguments()
+    run(lambda: main(args))
