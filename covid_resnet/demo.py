@@ -58,7 +58,7 @@ def run_demo(save_dir: Path, per_class: int, epochs: int, seed: int) -> DemoResu
     paddle.seed(seed)
     model = CovidResNetRecipe().build(len(names), layers=LAYERS)
     steps = -(-len(train_set) // BATCH_SIZE)
-    scheduler = CosineWarmup(LEARNING_RATE, steps, epochs, warmup_epoch_num=1 if epochs > 1 else 0)
+    scheduler = CosineWarmup(LEARNING_RATE, steps, epochs, warmup_epoch_num=min(1, epochs / 2))
     optimizer = Adam(scheduler, parameters=model.parameters())
     settings = Settings(save_dir, epochs, BATCH_SIZE, "accuracy", seed=seed)
     fit(model, train_set, val_set, optimizer, scheduler, settings,

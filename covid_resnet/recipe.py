@@ -46,9 +46,9 @@ class CovidResNetRecipe(Recipe):
                                  "(default: sources.csv in data_dir if it is there)")
         parser.add_argument("--layers", type=int, default=50, choices=(18, 34, 50, 101, 152),
                             help="size of the ResNet (default: %(default)s)")
-        parser.add_argument("--warmup_epochs", type=int, default=5,
-                            help="epochs over which the learning rate rises from 0 (default: %(default)s, or fewer in "
-                                 "a run of 5 epochs or less)")
+        parser.add_argument("--warmup_epochs", type=float, default=5,
+                            help="epochs over which the learning rate rises from 0 (default: %(default)s, or half of "
+                                 "a shorter run)")
 
     def add_test_arguments(self, parser) -> None:
         parser.add_argument("--data_dir", required=True, help="folder that the names in the list are relative to")
@@ -97,7 +97,7 @@ class CovidResNetRecipe(Recipe):
         from paddle.optimizer import Momentum
 
         from covid_resnet.schedule import CosineWarmup
-        warmup = min(args.warmup_epochs, args.epoch - 1)
+        warmup = args.warmup_epochs if args.epoch > args.warmup_epochs else args.epoch / 2
         scheduler = CosineWarmup(args.learning_rate, steps_per_epoch, args.epoch, warmup)
         return Momentum(scheduler, parameters=parameters), scheduler
 

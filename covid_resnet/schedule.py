@@ -10,8 +10,8 @@ from paddle.optimizer.lr import CosineAnnealingDecay, LinearWarmup
 class Cosine(CosineAnnealingDecay):
     """Half a cosine from `learning_rate` to 0 over `step_each_epoch * epoch_num` steps; call `step()` per batch."""
 
-    def __init__(self, learning_rate: float, step_each_epoch: int, epoch_num: int, **kwargs):
-        super().__init__(learning_rate=learning_rate, T_max=step_each_epoch * epoch_num, **kwargs)
+    def __init__(self, learning_rate: float, step_each_epoch: int, epoch_num: float, **kwargs):
+        super().__init__(learning_rate=learning_rate, T_max=max(1, round(step_each_epoch * epoch_num)), **kwargs)
 
 
 class CosineWarmup(LinearWarmup):
@@ -20,13 +20,15 @@ class CosineWarmup(LinearWarmup):
     `step_each_epoch` must be `len(loader)`: with the last short batch left uncounted, as in the notebook's
     `len(dataset) // batch_size`, the cosine ends early and the rate rises again.
 
-    Raises `ValueError` unless `epoch_num > warmup_epoch_num`.
+    The warm-up may be a part of an epoch and lasts at least one step. Raises `ValueError` unless
+    `epoch_num > warmup_epoch_num`.
     """
 
-    def __init__(self, learning_rate: float, step_each_epoch: int, epoch_num: int, warmup_epoch_num: int = 5, **kwargs):
+    def __init__(self, learning_rate: float, step_each_epoch: int, epoch_num: int, warmup_epoch_num: float = 5,
+                 **kwargs):
         if epoch_num <= warmup_epoch_num:
             raise ValueError(f"epoch_num ({epoch_num}) must be larger than warmup_epoch_num ({warmup_epoch_num}).")
         # LinearWarmup steps the inner schedule only from the end of the warm-up.
         cosine = Cosine(learning_rate, step_each_epoch, epoch_num - warmup_epoch_num)
-        super().__init__(learning_rate=cosine, warmup_steps=warmup_epoch_num * step_each_epoch,
+        super().__init__(learning_rate=cosine, warmup_steps=max(1, round(warmup_epoch_num * step_each_epoch)),
                          start_lr=0.0, end_lr=learning_rate, **kwargs)

@@ -126,7 +126,7 @@ def score_table(done: Explained, class_names: Sequence[str], most: int = 20) -> 
     if len(done.scores) == 1:
         (name, row), = done.scores.items()
         table = PrettyTable(["Class", name], align="r")
-        table.add_rows([class_names[k], f"{row[k] * 100:.2f} %"] for k in np.argsort(-row))
+        table.add_rows([[class_names[k], f"{row[k] * 100:.2f} %"] for k in np.argsort(-row)])
         table.align["Class"] = "l"
         return table.get_string()
     places = min(3, len(class_names))

@@ -73,6 +73,11 @@ def test_warmup_rises_then_falls_once_to_zero():
     assert values[24] == pytest.approx(0, abs=1e-12)
 
 
+def test_warmup_of_part_of_an_epoch_and_of_nothing():
+    assert np.allclose(rates(CosineWarmup(0.01, 4, 1, 0.5), 5), [0, 0.005, 0.01, 0.005, 0])
+    assert np.allclose(rates(CosineWarmup(0.01, 1, 1, 0), 2), [0, 0.01])
+
+
 def test_warmup_must_be_shorter_than_the_training():
     with pytest.raises(ValueError, match=r"epoch_num \(5\) must be larger"):
         CosineWarmup(0.01, 10, 5)

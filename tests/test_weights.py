@@ -313,6 +313,8 @@ def test_a_file_cannot_change_what_the_next_one_gets(tmp_path, refused, state):
                          ("numpy.core.numeric", "_frombuffer"), ("numpy.core.multiarray", "scalar")]:
         refused(within(stack_global(module, name) + set_attributes))
         refused(within(stack_global(module, name) + b")R" + set_attributes))
+        # functools.partial takes (function, arguments, keywords, attributes) as its state
+        refused(within(stack_global(module, name) + b"(" + stack_global("builtins", "tuple") + b")}Ntb"))
         assert same(loaded(good)[0], state)
 
 

@@ -45,6 +45,7 @@ class BaseCAM:
     """
 
     relu = True              # CAM as published keeps negative evidence; all others drop it
+    stretch = True           # enlarging pulls the extremes in; scale once more afterwards, as the reference does
     differentiable = False   # whether the method asks for gradients
 
     def __init__(self, model, target_layers, reshape_transform=None, *, relu=None):
@@ -115,7 +116,8 @@ class BaseCAM:
                 raise InputError(f"the map of layer {name!r} is not finite: check the weights for NaN")
         rectified = [np.maximum(layer, 0) if self.relu else layer for layer in raw]
         sized = [maths.upsample(maths.rescale(layer, shared), size) for layer in rectified]
-        return maths.rescale(np.mean(sized, 0), shared)
+        merged = np.mean(sized, 0)
+        return maths.rescale(merged, shared) if self.stretch else merged
 
     def _check_influence(self, evidence):
         """evidence: per layer an array of gradients or channel weights; all zero means no influence."""

@@ -115,10 +115,11 @@ class CAM(_WeightCAM):
 
     weights: [C, K] as Paddle stores them; needed for a model that has no `classifier`. With `classifier`
     the call checks that the scores are what this layer makes of the mean activations.
-    As published, and unlike the other methods, the map keeps negative evidence; `relu=True` drops it.
+    As published, and unlike the other methods, the map keeps negative evidence (`relu=True` drops it), and is
+    scaled before it is enlarged and not again afterwards.
     """
 
-    relu = False
+    relu = stretch = False
 
     def __init__(self, *args, weights=None, **options):
         super().__init__(*args, **options)
