@@ -54,7 +54,7 @@ def run_demo(save_dir: Path, per_class: int, epochs: int, seed: int) -> DemoResu
     train_set, val_set, test_set = (data.CovidDataset(xrays, lists[part], PREPROCESS, names, seed)
                                     for part in ("train", "val", "test"))
     print(f"Drew {per_class} phantoms of each of {', '.join(names)}; training ResNet{LAYERS} on {len(train_set)} of "
-          "them.", flush=True)
+          f"them ({paddle.get_device()}).", flush=True)
     paddle.seed(seed)
     model = CovidResNetRecipe().build(len(names), layers=LAYERS)
     steps = -(-len(train_set) // BATCH_SIZE)

@@ -6,24 +6,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from paddle.nn.functional import softmax
 from prettytable import PrettyTable
 
 from cxr.cam.base import BaseCAM
+from cxr.cam.faithfulness import evaluate, randomisation
+from cxr.cam.guided import GuidedBackprop, times, to_picture
+from cxr.cam.maths import rescale, upsample
 from cxr.errors import InputError
 from cxr.files import write_csv
 from cxr.images import read_image
 from cxr.metrics import scores_from_logits
 from cxr.parallel import default_workers, ordered_map
-from cxr.pictures import cam_montage, save_picture
+from cxr.pictures import cam_montage, caption, montage, save_picture
 from cxr.preprocess import Preprocess
 from cxr.progress import progress
 
 
 @dataclass
 class Explained:
-    """What became of a run: `scores` name -> (K,) probabilities, `pictures` name -> path, `failures` sentences."""
+    """What became of a run, by name: probabilities (K,), picture, image file; and a sentence for each failure."""
     scores: dict[str, np.ndarray] = field(default_factory=dict)
     pictures: dict[str, Path] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
 
@@ -53,7 +58,8 @@ def output_paths(images: Sequence[tuple[Path, Path]], folder: Path) -> list[Path
 
 def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_names: Sequence[str],
             images: Sequence[tuple[Path, Path]], save_dir: Path, classes: str | list[int] = "all",
-            batch_size: int = 8, workers: int | None = None, **options) -> Explained:
+            batch_size: int = 8, workers: int | None = None, guided: GuidedBackprop | None = None,
+            **options) -> Explained:
     """Draw a CAM picture of every image: the part that the network saw, then one tile for each chosen class.
 
     Args:
@@ -62,6 +68,7 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
         preprocess: what the model was trained with.
         images: `(path, name)` pairs; `name` is where the picture goes below `save_dir`, as `.png`.
         classes: "all", "top" (the highest of each image), or indices.
+        guided: if given, a second picture `NAME.guided.png` shows its gradients times each map.
         options: passed on to the method's call (`aug_smooth`, `eigen_smooth`, `scale`).
 
     An image that cannot be read is skipped and its sentence kept in `.failures`; the others are still done.
@@ -78,9 +85,13 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
             return index, None, str(error)
 
     def draw(item) -> None:
-        index, view, maps, shown, scores = item
+        index, view, maps, shown, scores, products = item
         captions = [f"{class_names[k]}: {scores[k] * 100:.2f}%" for k in shown]
-        save_picture(paths[index], cam_montage(view, maps, captions, columns=min(5, 1 + len(shown))))
+        columns = min(5, 1 + len(shown))
+        save_picture(paths[index], cam_montage(view, maps, captions, columns))
+        if products is not None:
+            tiles = [caption(to_picture(product), text) for product, text in zip(products, captions)]
+            save_picture(paths[index].with_suffix(".guided.png"), montage([caption(view, "Original"), *tiles], columns))
 
     def explained() -> Iterator[tuple]:
         for batch in _in_batches(ordered_map(read, range(len(images)), workers, 2 * batch_size), batch_size, done):
@@ -89,15 +100,22 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
             maps = method(x, targets=targets, **options)
             maps = maps if maps.ndim == 4 else maps[:, None]
             scores = scores_from_logits(method.scores.numpy()[:, None], activation)
-            for (index, view, _), own, shown, row in zip(batch, maps, method.classes, scores):
+            chosen = _chosen(method, scores)
+            products = times(guided(x, chosen), maps) if guided else [None] * len(batch)
+            for (index, view, _), own, shown, row, product in zip(batch, maps, chosen, scores, products):
                 name = images[index][1].as_posix()
-                done.scores[name], done.pictures[name] = row, paths[index]
-                yield index, view, own, shown, row
+                done.scores[name], done.pictures[name], done.sources[name] = row, paths[index], images[index][0]
+                yield index, view, own, shown, row, product
 
     with progress(None, total=len(images), desc="cam") as bar:
         for _ in ordered_map(draw, explained(), workers, 2 * batch_size):
             bar.update()
     return done
+
+
+def _chosen(method: BaseCAM, scores: np.ndarray) -> np.ndarray:
+    """(B, n) classes of the last call; a method that asked for none (EigenCAM) is shown under the highest."""
+    return scores.argmax(axis=1)[:, None] if method.classes is None else method.classes
 
 
 def _in_batches(items, batch_size: int, done: Explained) -> Iterator[list]:
@@ -135,3 +153,38 @@ def score_table(done: Explained, class_names: Sequence[str], most: int = 20) -> 
         table.add_row([name, *(f"{class_names[k]} {row[k] * 100:.2f} %" for k in np.argsort(-row)[:places])])
     hidden = len(done.scores) - most
     return table.get_string() + (f"\n... and {hidden} more images in scores.csv" if hidden > 0 else "")
+
+
+_MEASURES = (("deletion", "lower"), ("insertion", "higher"), ("average_drop", "lower"), ("increase", "higher"),
+             ("road", "higher"))
+
+
+def faithfulness_table(method: BaseCAM, model, preprocess: Preprocess, paths: Sequence[Path], batch_size: int = 8,
+                       steps: int = 20, seed: int = 0, **options) -> str:
+    """Do the maps show what the model used? `cxr.cam.faithfulness` for the highest class of every image.
+
+    Means over the images, beside those of random maps (7 x 7 noise, enlarged like a CAM), which is what a map
+    must beat; then how much of the first batch's maps survives as the weights are shuffled, layer group after
+    layer group from the output on. `forward` returns probabilities for a "sigmoid" model.
+    """
+    probability = softmax if model.activation == "softmax" else None
+    rng = np.random.default_rng(seed)
+    sums = {name: np.zeros((len(_MEASURES), 0)) for name in ("method", "random")}
+    cascade = []
+    for start in progress(range(0, len(paths), batch_size), desc="faithfulness", unit="batch"):
+        x = np.stack([preprocess(read_image(path)) for path in paths[start:start + batch_size]])
+        maps = method(x, **options)
+        classes = _chosen(method, method.scores.numpy())[:, 0]
+        noise = rescale(upsample(rng.random((len(x), 1, 7, 7), "float32"), x.shape[2:]))[:, 0]
+        for name, judged in (("method", maps), ("random", noise)):
+            result = evaluate(model, x, judged, classes, probability, steps=steps)
+            sums[name] = np.concatenate([sums[name], [result[measure] for measure, _ in _MEASURES]], axis=1)
+        if not cascade:
+            cascade = randomisation(model, lambda *call: method(*call, **options), x, classes, stages=4, seed=seed)
+    table = PrettyTable(["Measure", type(method).__name__, "Random map", "Better is"], align="r")
+    for index, (measure, better) in enumerate(_MEASURES):
+        table.add_row([measure, *(f"{sums[name][index].mean():.3f}" for name in ("method", "random")), better])
+    for layer, similarity in cascade:
+        table.add_row([f"similarity, shuffled to {layer or 'the input'}", f"{similarity.mean():.3f}", "", "near 0"])
+    table.align["Measure"] = table.align["Better is"] = "l"
+    return f"{table.get_string()}\n{len(paths)} images, the highest class of each."

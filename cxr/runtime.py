@@ -65,7 +65,15 @@ def png_is_broken() -> bool:
 
 
 def load_paddle():
-    """Import Paddle without its advice on `OMP_NUM_THREADS`, which does not hold for the way it is used here."""
+    """Import Paddle for a command, without what does not concern its user.
+
+    Left out are its advice on `OMP_NUM_THREADS`, which does not hold for the way it is used here, its wish for a
+    compiler cache, and, where the GPU build runs on a machine without a GPU, its search for CUDA's libraries
+    (GLOG_minloglevel=0 brings that back); the commands say themselves which device they run on.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    for unwanted in ("No ccache found", "You are using GPU version Paddle", "When training, we now always track"):
+        warnings.filterwarnings("ignore", message=unwanted)
     with contextlib.redirect_stderr(io.StringIO()) as said:
         import paddle
     for line in said.getvalue().splitlines():

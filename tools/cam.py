@@ -30,6 +30,12 @@ def arguments():
                          help="what to draw: some classes, all, or the highest of each image (default: %(default)s)")
         sub.add_argument("--aug_smooth", action="store_true", help="average over 6 mirrored and scaled versions")
         sub.add_argument("--eigen_smooth", action="store_true", help="first principal component of the weighted maps")
+        sub.add_argument("--guided", action="store_true",
+                         help="also write NAME.guided.png: guided backpropagation times each map")
+        sub.add_argument("--faithfulness", action="store_true",
+                         help="also print whether the maps show what the model used: deletion, insertion, average "
+                              "drop and ROAD beside those of a random map, and the randomisation check (takes dozens "
+                              "of forwards an image)")
         sub.add_argument("--scale", choices=("class", "shared"), default="class",
                          help="stretch every map to the whole colour range (as published), or put all classes of a "
                               "batch on one scale (default: %(default)s)")
@@ -44,7 +50,7 @@ def arguments():
 def main(args) -> int:
     from cxr import cam
     from cxr.errors import InputError
-    from cxr.explain import choose_classes, explain, score_table, write_scores
+    from cxr.explain import choose_classes, explain, faithfulness_table, score_table, write_scores
     from cxr.images import find_images
     from cxr.recipe import restore
 
@@ -62,11 +68,15 @@ def main(args) -> int:
     method = cam.METHODS[args.method](restored.model, args.layer or recipe.layer(restored.model))
     done = explain(method, restored.model.activation, restored.preprocess, restored.class_names, images, args.save_dir,
                    choose_classes(args.classes, restored.class_names), args.batch_size, args.num_workers,
+                   guided=cam.GuidedBackprop(restored.model) if args.guided else None,
                    aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth, scale=args.scale)
     if done.scores:
         write_scores(args.save_dir / "scores.csv", done, restored.class_names)
         print(score_table(done, restored.class_names))
         print(f"{len(done.pictures)} pictures and scores.csv are in {args.save_dir}.")
+    if done.scores and args.faithfulness:
+        print(faithfulness_table(method, restored.model, restored.preprocess, list(done.sources.values()),
+                                 args.batch_size, aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth))
     for sentence in done.failures:
         fail(sentence)
     if done.failures:

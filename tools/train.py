@@ -48,7 +48,8 @@ def main(args) -> None:
         load_weights(model, args.pretrained)
     steps = -(-len(train_set) // args.batch_size)
     optimizer, scheduler = recipe.optimizer(args, model.parameters(), steps)
-    print(f"Training {args.recipe} ({args.layers} layers) on {len(train_set)} images, validating on {len(val_set)}; "
+    print(f"Training {args.recipe} ({args.layers} layers) on {paddle.get_device()} with {len(train_set)} images, "
+          f"validating with {len(val_set)}; "
           f"classes {', '.join(train_set.class_names)}.", flush=True)
     settings = Settings(args.save_dir, args.epoch, args.batch_size, recipe.monitor, recipe.patience, args.max_steps,
                         args.seed, args.num_workers)
