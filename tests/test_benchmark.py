@@ -1,0 +1,29 @@
+"""Timing: ratios by hand, and a table of them."""
+import json
+
+import pytest
+
+from cxr import benchmark
+from cxr.benchmark import Timing, race, save_timings, timing_table
+
+
+def test_candidates_take_turns_and_ratios_are_round_by_round(monkeypatch):
+    calls, clock = [], iter([0, 4, 10, 12, 20, 28, 30, 32, 40, 42, 50, 54])   # begin, end, begin, end, ...
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
+    plain, ours = race({"plain": lambda: calls.append("p"), "ours": lambda: calls.append("o")}, rounds=3, warmup=1)
+    assert calls == ["p", "o"] * 4
+    assert plain.seconds == (4, 8, 2) and ours.seconds == (2, 2, 4)
+    assert plain.median == 4 and plain.ratio == 1
+    assert ours.ratio == 2                                                    # median of 2, 4 and 0.5
+
+
+def test_table_and_json(tmp_path):
+    timings = [Timing("plain", (0.2, 0.4, 0.3), 1.0), Timing("ours", (0.1, 0.1, 0.2), 3.0)]
+    table = timing_table("step", timings, images=6)
+    assert [cell.strip() for cell in table.splitlines()[4].strip("|").split("|")] == [
+        "ours", "100.0", "100.0 - 200.0", "60.0", "3.00"]
+    save_timings(tmp_path / "t.json", {"step": timings})
+    saved = json.loads((tmp_path / "t.json").read_text())
+    assert saved["timings"]["step"]["ours"] == {"seconds": [0.1, 0.1, 0.2], "ratio": 3.0}
+    assert saved["machine"]["paddle"] and int(saved["machine"]["cores"]) >= 1
+    assert timings[0].median == pytest.approx(0.3)

@@ -1,0 +1,64 @@
+"""The house rules: imports point down, requirements agree, nothing of this machine in the files."""
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = {"cxr": set(), "chexnet": {"cxr"}, "covid_resnet": {"cxr"}, "tools": {"cxr", "chexnet", "covid_resnet", "_cli"}}
+
+
+def imported(path: Path) -> set[str]:
+    """First names of everything that a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import"
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_down(room):
+    for path in (ROOT / room).rglob("*.py"):
+        own = {"chexnet", "covid_resnet", "cxr", "tools", "_cli"} & imported(path)
+        assert own <= ROOMS[room] | {room}, path
+
+
+def test_requirements_and_pyproject_ask_for_the_same():
+    project = (ROOT / "pyproject.toml").read_text()
+
+    def section(start):
+        return re.findall(r'"([^"]+)"', project[project.index(start):].split("]", 1)[0].split("[", 1)[1])
+    required = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    plain = {line for line in required if ";" not in line}
+    assert set(section("dependencies = [")) - {"numpy"} | {"pytest"} == plain
+    paddles = {line.split(";")[0] for line in required if ";" in line}
+    assert paddles == {*section("gpu = ["), *section("cpu = ["), "numpy"}
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+
+
+def test_no_weights_no_large_files_no_path_of_a_machine():
+    own = str(ROOT.parent)
+    for path in tracked():
+        if not path.exists():
+            continue
+        assert path.suffix not in (".pdparams", ".pth", ".dcm") and path.stat().st_size < 1_500_000, path
+        if path.suffix in (".py", ".md", ".toml", ".txt", "") and len(own) > 1:
+            assert f"{own}/" not in path.read_text(encoding="utf-8"), path
+
+
+def test_links_in_the_pages_resolve():
+    for page in (path for path in tracked() if path.suffix == ".md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
