@@ -4,7 +4,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import paddle
 from paddle.optimizer import Adam
@@ -86,7 +85,7 @@ def _explain(model, test_set, scores: np.ndarray, save_dir: Path) -> tuple[float
         rows.append((name, int(hits(cam, box)), chance(box, cam.shape)))
         text = f"{test_set.class_names[label]}: {scores[index, label] * 100:.2f}%"
         views.append(pictures.caption(image, name.split("/")[-1]))
-        drawn.append(pictures.caption(_with_box(pictures.overlay(image, cam), boxes[name]), text))
+        drawn.append(pictures.caption(pictures.with_box(pictures.overlay(image, cam), boxes[name]), text))
         pictures.save_picture(save_dir / "cams" / name, drawn[-1])
     write_csv(save_dir / "hits.csv", ("image", "peak_in_box", "chance"), rows)
     shown = [int(np.flatnonzero(test_set.labels == label)[place])
@@ -94,8 +93,3 @@ def _explain(model, test_set, scores: np.ndarray, save_dir: Path) -> tuple[float
     pictures.save_picture(save_dir / "demo.png",
                           pictures.show_grid([views[i] for i in shown], [drawn[i] for i in shown], side=256))
     return float(np.mean([row[1] for row in rows])), float(np.mean([row[2] for row in rows]))
-
-
-def _with_box(image: np.ndarray, box) -> np.ndarray:
-    left, top, width, height = (round(value) for value in box)
-    return cv2.rectangle(image.copy(), (left, top), (left + width, top + height), (255, 255, 255), 1)

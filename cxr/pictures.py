@@ -45,6 +45,12 @@ def caption(image: np.ndarray, text: str) -> np.ndarray:
     return cv2.putText(image, text, (5, image.shape[0] - 5), _FONT, scale, _WHITE, 1)
 
 
+def with_box(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """A copy with the white outline of a box (x, y, w, h) in pixels."""
+    left, top, width, height = (round(value) for value in box)
+    return cv2.rectangle(np.ascontiguousarray(image).copy(), (left, top), (left + width, top + height), _WHITE, 1)
+
+
 def montage(tiles: Sequence[np.ndarray], columns: int = 5) -> np.ndarray:
     """Tiles of one shape, row by row; an unfilled last row ends in black."""
     blank = np.zeros_like(tiles[0])
