@@ -65,7 +65,7 @@ def run_demo(save_dir: Path, per_class: int, epochs: int, seed: int) -> DemoResu
     load_weights(model, save_dir / "best.pdparams")
     model.eval()
 
-    logits = predict(Predictor(model), test_set)
+    logits = predict(Predictor(model, "dygraph"), test_set)
     report = evaluate(logits, test_set.labels, names, model.activation)
     write_predictions(save_dir / "predictions.csv", test_set.names, logits, test_set.labels, names, model.activation)
     hit, by_chance = _explain(model, test_set, scores_from_logits(logits, model.activation), save_dir)

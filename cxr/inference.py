@@ -1,38 +1,228 @@
-"""Scores of many images: one model, any data set, batches prepared ahead."""
+"""Scores and features of many images, at the speed of Paddle's inference engine.
+
+On a CPU the network is exported once and run by Paddle Inference with oneDNN; on a GPU, or with
+`engine="dygraph"`, it runs as it is. Interface and numbers are the same.
+"""
 from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+from pathlib import Path
 
 import numpy as np
 import paddle
+from paddle import nn
 
+from cxr.errors import InputError
+from cxr.files import write_json
 from cxr.metrics import scores_from_logits
 from cxr.parallel import batches, default_workers
 from cxr.progress import progress
+from cxr.runtime import usable_cores
+
+ENGINES = ("auto", "dygraph", "onednn")
+_MANIFEST = "manifest.json"
+_KEPT = 8                                        # exported networks in the cache, some 30 to 230 MB each
 
 
 class Predictor:
-    """A model for inference: `scores, features = Predictor(model)(x)`.
+    """A model for inference: `scores, features = Predictor(model)(x)`, so that CAM costs one forward.
 
     Args:
-        model: has `features`, `logits` and `activation` (see `cxr.recipe`); it is put into eval mode.
+        model: has `features`, `logits` and `activation` (see `cxr.recipe`); it is put into eval mode. Later changes
+            of its weights do not reach an exported network: make a new predictor.
+        engine: "onednn" (CPU only), "dygraph", or "auto", the faster one of this machine.
+        cache_dir: where exported networks are kept, by default below the user's cache folder (`CXR_CACHE`
+            overrides it). One is found again by the hash of weights, architecture and Paddle's version.
+
+    Raises `InputError` for an unknown engine, and for onednn on a GPU.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, engine: str = "auto", cache_dir: str | os.PathLike | None = None):
+        if engine not in ENGINES:
+            raise InputError(f"the engine is one of {', '.join(ENGINES)}, not '{engine}'.")
+        on_cpu = paddle.get_device() == "cpu"
+        if engine == "onednn" and not on_cpu:
+            raise InputError("the engine onednn is for CPUs: use auto or dygraph on a GPU.")
         model.eval()
-        self.model = model
+        self.activation = model.activation
+        self.engine = ("onednn" if on_cpu else "dygraph") if engine == "auto" else engine
+        if self.engine == "onednn":
+            self._run = _Exported(model, Path(cache_dir) if cache_dir else default_cache())
+        else:
+            self._run = _Dygraph(model)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 to probabilities (B, K) and features (B, C, h, w), float32."""
         logits, features = self._run(x)
-        return scores_from_logits(logits[:, None], self.model.activation), features
+        return scores_from_logits(logits[:, None], self.activation), features
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """(B, 3, H, W) float32 to scores before sigmoid or softmax, (B, K) float32."""
         return self._run(x)[0]
 
+
+class EngineModel(nn.Layer):
+    """A model whose features come from a predictor: what the CAM toolbox explains at the engine's speed.
+
+    It has the model's own head, so scores, ablations and gradients down to the features are those of the model. The
+    only target layer is `LAYER`, whose output is the features; nothing before it can be explained this way.
+    """
+
+    LAYER = "engine_features"
+
+    def __init__(self, model, predictor: Predictor):
+        super().__init__()
+        self.engine_features = nn.Identity()
+        # Neither is a sublayer of this one: the engine holds the weights of the backbone.
+        object.__setattr__(self, "_head", model)
+        object.__setattr__(self, "_predictor", predictor)
+        self.activation = model.activation
+
+    @property
+    def classifier(self):
+        return self._head.classifier
+
+    def features(self, x):
+        return self.engine_features(paddle.to_tensor(self._predictor(x.numpy())[1]))
+
+    def logits(self, features):
+        return self._head.logits(features)
+
+    def head(self, features):
+        return self._head.head(features)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+class _Dygraph:
+    def __init__(self, model):
+        self.model = model
+
     @paddle.no_grad()
-    def _run(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features = self.model.features(paddle.to_tensor(x))
         return self.model.logits(features).numpy(), features.numpy()
+
+
+class _LogitsAndFeatures(nn.Layer):
+    """What is exported."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        features = self.model.features(x)
+        return self.model.logits(features), features
+
+
+class _Exported:
+    """The network as a program of Paddle Inference."""
+
+    def __init__(self, model, cache: Path):
+        folder = cache / f"{type(model).__name__}-{fingerprint(model)[:32]}"
+        if not _complete(folder):
+            _export(model, folder)
+        try:
+            self._predictor = _load(folder)
+        except Exception:                        # of another build, or damaged: once more from the weights
+            shutil.rmtree(folder, ignore_errors=True)
+            _export(model, folder)
+            self._predictor = _load(folder)
+        os.utime(folder)                         # the least recently used are dropped first
+        _prune(cache)
+        self._lock = threading.Lock()
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with self._lock:                         # input and output buffers belong to the one predictor
+            handle = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+            handle.reshape(x.shape)
+            handle.copy_from_cpu(np.ascontiguousarray(x, "float32"))
+            self._predictor.run()
+            return tuple(self._predictor.get_output_handle(name).copy_to_cpu()
+                         for name in self._predictor.get_output_names())
+
+
+def default_cache() -> Path:
+    """`CXR_CACHE`, or `paddle-cxr` in the user's cache folder."""
+    if "CXR_CACHE" in os.environ:
+        return Path(os.environ["CXR_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle-cxr"
+
+
+def fingerprint(model) -> str:
+    """SHA-256 over the architecture (as printed), the weights, and Paddle's version, in hex."""
+    digest = hashlib.sha256(f"{paddle.__version__}\n{model}".encode())
+    for key, value in model.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _export(model, folder: Path) -> None:
+    """Write the network to `folder`, whole or not at all; where another process was quicker, its files stay."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as scratch:
+        built = Path(scratch) / folder.name
+        shape = paddle.static.InputSpec([None, 3, None, None], "float32", name="x")
+        network = _LogitsAndFeatures(model)
+        network.eval()
+        paddle.jit.save(network, str(built / "network"), input_spec=[shape])
+        write_json(built / _MANIFEST, {path.name: _sha256(path) for path in built.iterdir()})
+        try:
+            built.rename(folder)
+        except OSError:                          # a folder that is not empty stands there
+            if not _complete(folder):
+                stale = folder.with_name(f".stale-{uuid.uuid4().hex}")
+                folder.rename(stale)
+                built.rename(folder)
+                shutil.rmtree(stale, ignore_errors=True)
+
+
+def _prune(cache: Path) -> None:
+    """Keep the `_KEPT` most recently used exports; those in use elsewhere are in that process's memory."""
+    exports = sorted((path for path in cache.iterdir() if (path / _MANIFEST).exists()),
+                     key=lambda path: -path.stat().st_mtime)
+    for path in exports[_KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _complete(folder: Path) -> bool:
+    """Whether every file of the export is there and unchanged."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        return bool(manifest) and all(_sha256(folder / name) == digest for name, digest in manifest.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load(folder: Path):
+    """A Paddle Inference predictor with oneDNN on all cores."""
+    from paddle import inference
+
+    program = next(path for path in folder.iterdir() if path.suffix in (".json", ".pdmodel") and path.name != _MANIFEST)
+    config = inference.Config(str(program), str(folder / "network.pdiparams"))
+    config.disable_gpu()
+    config.enable_mkldnn()
+    config.set_cpu_math_library_num_threads(usable_cores())
+    config.enable_new_executor(True)
+    if hasattr(config, "enable_new_ir"):         # Paddle 3, whose programs are in the new representation
+        config.enable_new_ir(True)
+    else:
+        config.enable_memory_optim()
+    config.disable_glog_info()
+    return inference.create_predictor(config)
 
 
 def predict(predictor: Predictor, dataset, batch_size: int = 32, workers: int | None = None,

@@ -50,7 +50,7 @@ class Recipe:
         raise NotImplementedError
 
     def layer(self, model) -> str:
-        """Dotted name of the default CAM target layer of `model`."""
+        """Dotted name of the default CAM target layer of `model`: the one whose output is `features(x)`."""
         raise NotImplementedError
 
     def add_train_arguments(self, parser: argparse.ArgumentParser) -> None:

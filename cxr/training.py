@@ -160,5 +160,5 @@ def fit(model, train_set, val_set, optimizer, scheduler, settings: Settings, met
 
 def validate(model, dataset, batch_size: int, workers: int) -> Report:
     """Evaluate `model` on a data set; leaves it in eval mode."""
-    logits = predict(Predictor(model), dataset, batch_size, workers, desc="validate")
+    logits = predict(Predictor(model, "dygraph"), dataset, batch_size, workers, desc="validate")
     return evaluate(logits, dataset.labels, dataset.class_names, model.activation)

@@ -17,6 +17,14 @@ def _data_folder() -> Path:
     return Path(os.environ.get("CXR_DATA") or ROOT.parent / "shared" / "data").resolve()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Exported networks of the tests, and of the commands that they call, do not go into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of the real X-rays (`CXR_DATA`, or `../shared/data` beside the repository)."""

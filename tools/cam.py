@@ -40,6 +40,9 @@ def arguments():
                          help="stretch every map to the whole colour range (as published), or put all classes of a "
                               "batch on one scale (default: %(default)s)")
         sub.add_argument("--list_layers", action="store_true", help="print the names for --layer, with output shapes")
+        sub.add_argument("--engine", choices=("auto", "onednn", "dygraph"), default="auto",
+                         help="what runs the network up to the last layer: Paddle Inference with oneDNN on a CPU, "
+                              "plain Paddle, or the faster one (default: %(default)s)")
         sub.add_argument("--batch_size", type=positive, default=8, help="images at once (default: %(default)s)")
         sub.add_argument("--num_workers", type=int, metavar="N", help="threads for files (default: one a core)")
         sub.add_argument("--layers", type=int, help="size of the network, for a bare checkpoint that does not say "
@@ -52,6 +55,7 @@ def main(args) -> int:
     from cxr.errors import InputError
     from cxr.explain import choose_classes, explain, faithfulness_table, score_table, write_scores
     from cxr.images import find_images
+    from cxr.inference import EngineModel, Predictor
     from cxr.recipe import restore
 
     recipe = recipes()[args.recipe]
@@ -65,7 +69,11 @@ def main(args) -> int:
         raise InputError("name at least one image or folder.")
     images = find_images(args.images)
     restored = restore(recipe, args.ckpt, recipe.cam_preprocess, arch)
-    method = cam.METHODS[args.method](restored.model, args.layer or recipe.layer(restored.model))
+    model, layer, last = restored.model, args.layer, recipe.layer(restored.model)
+    # The randomisation check shuffles the model's weights, which an exported network would not notice.
+    if args.engine != "dygraph" and layer in (None, last) and not args.faithfulness:
+        model, layer = EngineModel(model, Predictor(model, args.engine)), EngineModel.LAYER
+    method = cam.METHODS[args.method](model, layer or last)
     done = explain(method, restored.model.activation, restored.preprocess, restored.class_names, images, args.save_dir,
                    choose_classes(args.classes, restored.class_names), args.batch_size, args.num_workers,
                    guided=cam.GuidedBackprop(restored.model) if args.guided else None,

@@ -23,6 +23,9 @@ def arguments():
         sub.add_argument("--save_dir", help="where predictions.csv goes (default: the folder eval beside the "
                                             "checkpoint)")
         sub.add_argument("--batch_size", type=positive, default=32, help="images at once (default: %(default)s)")
+        sub.add_argument("--engine", choices=("auto", "onednn", "dygraph"), default="auto",
+                         help="what runs the network: Paddle Inference with oneDNN on a CPU, plain Paddle, or the "
+                              "faster one (default: %(default)s)")
         sub.add_argument("--num_workers", type=int, metavar="N", help="threads that read images (default: one a core)")
         sub.add_argument("--layers", type=int, help="size of the network, for a bare checkpoint that does not say "
                                                     f"(default: {recipe.arch['layers']})")
@@ -40,7 +43,7 @@ def main(args) -> None:
     dataset = recipe.test_set(args, restored.class_names, ckpt)
     dataset.transform = TenCrop(restored.preprocess) if args.ten_crop else restored.preprocess
     batch_size = max(1, args.batch_size // 10) if args.ten_crop else args.batch_size
-    logits = predict(Predictor(restored.model), dataset, batch_size, args.num_workers)
+    logits = predict(Predictor(restored.model, args.engine), dataset, batch_size, args.num_workers)
     report = evaluate(logits, dataset.labels, dataset.class_names, restored.model.activation)
     folder = Path(args.save_dir) if args.save_dir else ckpt.parent / "eval"
     write_predictions(folder / "predictions.csv", dataset.names, logits, dataset.labels, dataset.class_names,

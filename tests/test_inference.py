@@ -1,0 +1,160 @@
+"""The predictor: the same numbers from every engine, and a cache that can be trusted."""
+import os
+import threading
+
+import numpy as np
+import paddle
+import pytest
+
+from covid_resnet import ResNet
+from cxr import inference
+from cxr.cam import METHODS
+from cxr.errors import InputError
+from cxr.inference import EngineModel, Predictor, fingerprint, predict
+
+
+@pytest.fixture(scope="module")
+def model():
+    paddle.seed(3)
+    model = ResNet(18, 3)
+    # Running statistics as after training, so that features keep an ordinary size.
+    model.train()
+    for _ in range(3):
+        model(paddle.randn([4, 3, 64, 64]))
+    model.eval()
+    return model
+
+
+def images(*shape):
+    return np.random.default_rng(0).standard_normal(shape, "float32")
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 64, 64), (1, 3, 96, 64)])
+def test_engines_agree(model, tmp_path, shape):
+    x = images(*shape)
+    scores, features = Predictor(model, "onednn", tmp_path)(x)
+    plain_scores, plain_features = Predictor(model, "dygraph")(x)
+    assert scores.shape == (shape[0], 3) and features.shape == (shape[0], 512, shape[2] // 32, shape[3] // 32)
+    assert np.abs(scores - plain_scores).max() < 1e-5
+    assert np.abs(features - plain_features).max() < 1e-5 * np.abs(plain_features).max()
+    assert np.allclose(scores.sum(axis=1), 1, atol=1e-6)
+
+
+def exports(folder):
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def test_export_is_made_once_and_found_again(model, tmp_path, monkeypatch):
+    first = Predictor(model, "onednn", tmp_path).logits(images(1, 3, 64, 64))
+    assert len(exports(tmp_path)) == 1
+    monkeypatch.setattr(inference, "_export", lambda *_: pytest.fail("exported again"))
+    assert np.array_equal(Predictor(model, "onednn", tmp_path).logits(images(1, 3, 64, 64)), first)
+
+
+def test_the_least_recently_used_exports_go(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "_KEPT", 2)
+    folders = [tmp_path / name for name in ("a", "b")]
+    for age, folder in enumerate(folders):
+        inference._export(model, folder)
+        os.utime(folder, (1000 + age, 1000 + age))
+    (tmp_path / "notes.txt").write_text("not ours")
+    Predictor(model, "onednn", tmp_path)
+    assert not folders[0].exists() and folders[1].exists() and (tmp_path / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["gradcam", "gradcam++", "ablationcam", "eigencam", "layercam", "cam", "scorecam"])
+def test_cams_of_the_engine_are_those_of_the_model(model, tmp_path_factory, name):
+    cache = tmp_path_factory.getbasetemp() / "engine"
+    options = {"top_k": 8} if name == "scorecam" else {}
+    x = images(2, 3, 64, 64)
+    plain, fast = METHODS[name](model, "block.7", **options), METHODS[name](
+        EngineModel(model, Predictor(model, "onednn", cache)), EngineModel.LAYER, **options)
+    assert np.abs(fast(x, "all") - plain(x, "all")).max() < 1e-4
+    assert np.abs(fast.scores.numpy() - plain.scores.numpy()).max() < 1e-4
+
+
+def test_other_weights_are_another_export(model, tmp_path):
+    other = ResNet(18, 3)
+    other.set_state_dict(model.state_dict())
+    other.eval()
+    assert fingerprint(other) == fingerprint(model)
+    other.fc.bias.set_value(other.fc.bias + 1)
+    assert fingerprint(other) != fingerprint(model)
+    ours, others = (Predictor(which, "onednn", tmp_path).logits(images(1, 3, 64, 64)) for which in (model, other))
+    assert np.allclose(others, ours + 1, atol=1e-5) and len(exports(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("harm", [
+    lambda path: path.write_bytes(path.read_bytes()[:100]),
+    lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"),
+    lambda path: path.unlink(),
+])
+@pytest.mark.parametrize("name", ["network.pdiparams", "manifest.json"])
+def test_a_damaged_export_is_made_anew(model, tmp_path, harm, name):
+    expected = Predictor(model, "onednn", tmp_path).logits(images(1, 3, 64, 64))
+    folder, = exports(tmp_path)
+    harm(folder / name)
+    assert np.array_equal(Predictor(model, "onednn", tmp_path).logits(images(1, 3, 64, 64)), expected)
+    assert exports(tmp_path) == [folder] and inference._complete(folder)
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_second_builder_finds_the_firsts_files(model, tmp_path):
+    folder = tmp_path / "export"
+    inference._export(model, folder)
+    stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    inference._export(model, folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_foreign_file_in_the_way_is_a_plain_error(model, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    with pytest.raises(OSError):
+        Predictor(model, "onednn", tmp_path / "cache")
+
+
+def test_engine_names(model):
+    with pytest.raises(InputError, match="auto, dygraph, onednn, not 'fast'"):
+        Predictor(model, "fast")
+
+
+class Constant:
+    """Five images whose values are their index, as one crop or as two."""
+
+    def __init__(self, crops):
+        self.crops = crops
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        image = np.full((3, 64, 64), index / 10, "float32")
+        return (np.stack([image, image + 1]) if self.crops else image), 0
+
+
+def test_predict_keeps_order_and_crops(model):
+    predictor = Predictor(model, "dygraph")
+    single = predict(predictor, Constant(False), batch_size=2, workers=2)
+    crops = predict(predictor, Constant(True), batch_size=2, workers=0)
+    assert single.shape == (5, 1, 3) and crops.shape == (5, 2, 3)
+    assert np.allclose(single[:, 0], crops[:, 0], atol=1e-4)
+    alone = predictor.logits(np.full((1, 3, 64, 64), 0.3, "float32"))
+    assert np.allclose(single[3, 0], alone[0], atol=1e-4)
+
+
+def test_one_predictor_in_several_threads(model, tmp_path):
+    predictor = Predictor(model, "onednn", tmp_path)
+    inputs = [images(2, 3, 64, 64) * (1 + index) for index in range(4)]
+    expected = [predictor.logits(x) for x in inputs]
+    results = [None] * 4
+
+    def work(index):
+        results[index] = [predictor.logits(inputs[index]) for _ in range(5)]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for own, right in zip(results, expected):
+        assert all(np.allclose(one, right, atol=1e-4) for one in own)
