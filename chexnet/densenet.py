@@ -6,8 +6,12 @@ after the ReLU.
 """
 from __future__ import annotations
 
+from functools import partial
+
 import paddle
 from paddle import nn
+
+from cxr.weights import load_weights
 
 # layers: (channels after the stem, growth rate, dense layers in each block)
 CONFIGS = {
@@ -127,20 +131,15 @@ class DenseNet(nn.Layer):
         return self.head(self.features(x))
 
 
-def _builder(layers: int):
-    def build(pretrained: bool | str = False, **options) -> DenseNet:
-        net = DenseNet(layers, **options)
-        if pretrained is True:
-            raise ValueError("Paddle's ImageNet weights are not downloaded from here, because no checksum of them is "
-                             "pinned: pass the path of a .pdparams file as `pretrained`.")
-        if pretrained:
-            from cxr.weights import load_weights
-            load_weights(net, pretrained)
-        return net
-
-    build.__name__ = build.__qualname__ = f"DenseNet{layers}"
-    build.__doc__ = f"`DenseNet({layers}, **options)`; `pretrained` is the path of a `.pdparams` file, or False."
-    return build
+def build(layers: int, pretrained: bool | str = False, **options) -> DenseNet:
+    """`DenseNet(layers, **options)`, filled from the `.pdparams` file `pretrained` unless that is False."""
+    net = DenseNet(layers, **options)
+    if pretrained is True:
+        raise ValueError("Paddle's ImageNet weights are not downloaded from here, because no checksum of them is "
+                         "pinned: pass the path of a .pdparams file as `pretrained`.")
+    if pretrained:
+        load_weights(net, pretrained)
+    return net
 
 
-DenseNet121, DenseNet161, DenseNet169, DenseNet201, DenseNet264 = map(_builder, CONFIGS)
+DenseNet121, DenseNet161, DenseNet169, DenseNet201, DenseNet264 = (partial(build, layers) for layers in CONFIGS)

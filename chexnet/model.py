@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from chexnet import densenet
+from chexnet.densenet import build
 
 
 class CheXNet(nn.Layer):
@@ -27,11 +27,8 @@ class CheXNet(nn.Layer):
 
     def __init__(self, out_size: int, backbone_pretrained: bool | str = False, layers: int = 121):
         super().__init__()
-        build = getattr(densenet, f"DenseNet{layers}", None)
-        if build is None:
-            raise ValueError(f"DenseNet has {', '.join(map(str, densenet.CONFIGS))} layers, not {layers}.")
         # The published key prefix; it stays whatever the number of layers.
-        self.densenet121 = build(pretrained=backbone_pretrained)
+        self.densenet121 = build(layers, backbone_pretrained)
         self.densenet121.out = nn.Sequential(nn.Linear(self.densenet121.num_features, out_size), nn.Sigmoid())
 
     @property

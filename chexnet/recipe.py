@@ -37,6 +37,14 @@ class CheXNetRecipe(Recipe):
         from chexnet.model import CheXNet
         return CheXNet(n_classes, layers=layers)
 
+    def new_model(self, args, n_classes: int):
+        from chexnet.model import CheXNet
+        return CheXNet(n_classes, args.backbone or False, **self.arch_of(args))
+
+    def add_arch_arguments(self, parser) -> None:
+        parser.add_argument("--layers", type=int, choices=(121, 161, 169, 201, 264),
+                            help="size of the DenseNet (default: 121)")
+
     def layer(self, model) -> str:
         return "densenet121.batch_norm"
 
@@ -47,10 +55,11 @@ class CheXNetRecipe(Recipe):
         parser.add_argument("--val_list", default="dataset/labels/val_list.txt", help="(default: %(default)s)")
         parser.add_argument("--decay_epochs", default="10,15,18", metavar="N,N,...",
                             help="epochs after which the learning rate drops (default: %(default)s)")
+        parser.add_argument("--backbone", metavar="FILE",
+                            help="ImageNet weights of the DenseNet (.pdparams) to start from, as the published "
+                                 "training did (default: random weights)")
         parser.add_argument("--decay_factor", type=float, default=0.1,
                             help="what it is multiplied with then (default: %(default)s)")
-        parser.add_argument("--layers", type=int, default=121, choices=(121, 161, 169, 201, 264),
-                            help="size of the DenseNet (default: %(default)s)")
 
     def add_test_arguments(self, parser) -> None:
         parser.add_argument("--data_dir", default="dataset/images", help="folder of the images (default: %(default)s)")

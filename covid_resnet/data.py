@@ -56,6 +56,15 @@ class CovidDataset(XrayDataset):
         return image, np.array([label])
 
 
+def check_folders(dataset: CovidDataset, label_path: str | os.PathLike) -> None:
+    """Raise `InputError` where a list puts an image of one class folder under another class's index."""
+    for name, label in zip(dataset.names, dataset.labels):
+        folder = name.split("/")[0]
+        if folder in dataset.class_names and folder != dataset.class_names[label]:
+            raise InputError(f"{label_path} gives {name} the index {label}, which is {dataset.class_names[label]}: "
+                             f"number the classes in the order {', '.join(dataset.class_names)}.")
+
+
 def find_classes(data_dir: str | os.PathLike) -> dict[str, list[str]]:
     """Class name -> sorted image names (relative to `data_dir`), one class for each folder that holds images.
 
@@ -114,8 +123,8 @@ def split(classes: Mapping[str, Sequence[str]], patients: Mapping[str, str] | No
     result: dict[str, list[tuple[str, int]]] = {name: [] for name in SPLITS}
     for patient in order:
         counts = Counter(index for _, index in groups[patient])
-        # The split that is emptiest in the classes that this patient brings.
-        room = sum(count * (1 - dealt[:, index] / wanted[:, index]) for index, count in counts.items())
+        # The split that lacks most images of the classes that this patient brings.
+        room = sum(count * (wanted - dealt)[:, index] for index, count in counts.items())
         chosen = int(np.argmax(room))
         for index, count in counts.items():
             dealt[chosen, index] += count

@@ -88,8 +88,9 @@ def _explain(model, test_set, scores: np.ndarray, save_dir: Path) -> tuple[float
         drawn.append(pictures.caption(pictures.with_box(pictures.overlay(image, cam), boxes[name]), text))
         pictures.save_picture(save_dir / "cams" / name, drawn[-1])
     write_csv(save_dir / "hits.csv", ("image", "peak_in_box", "chance"), rows)
-    shown = [int(np.flatnonzero(test_set.labels == label)[place])
-             for place in (0, 1) for label in range(len(test_set.class_names))]
+    # Two of each class, or one where a small set has no more.
+    examples = [np.flatnonzero(test_set.labels == label)[:2] for label in range(len(test_set.class_names))]
+    shown = [int(own[place]) for place in (0, 1) for own in examples if place < len(own)]
     pictures.save_picture(save_dir / "demo.png",
                           pictures.show_grid([views[i] for i in shown], [drawn[i] for i in shown], side=256))
     return float(np.mean([row[1] for row in rows])), float(np.mean([row[2] for row in rows]))

@@ -32,6 +32,10 @@ class CovidResNetRecipe(Recipe):
         from covid_resnet.resnet import ResNet
         return ResNet(layers, n_classes)
 
+    def add_arch_arguments(self, parser) -> None:
+        parser.add_argument("--layers", type=int, choices=(18, 34, 50, 101, 152),
+                            help="size of the ResNet (default: 50)")
+
     def layer(self, model) -> str:
         return model.last_block
 
@@ -44,8 +48,6 @@ class CovidResNetRecipe(Recipe):
         parser.add_argument("--patients", metavar="CSV",
                             help="table with the columns `file` and `patient`, so that no patient is in two splits "
                                  "(default: sources.csv in data_dir if it is there)")
-        parser.add_argument("--layers", type=int, default=50, choices=(18, 34, 50, 101, 152),
-                            help="size of the ResNet (default: %(default)s)")
         parser.add_argument("--warmup_epochs", type=float, default=5,
                             help="epochs over which the learning rate rises from 0 (default: %(default)s, or half of "
                                  "a shorter run)")
@@ -58,8 +60,11 @@ class CovidResNetRecipe(Recipe):
     def train_sets(self, args) -> tuple:
         from covid_resnet import data
         train_list, val_list, class_names = self._lists(args)
-        return (data.CovidDataset(args.data_dir, train_list, class_names=class_names, seed=args.seed),
+        sets = (data.CovidDataset(args.data_dir, train_list, class_names=class_names, seed=args.seed),
                 data.CovidDataset(args.data_dir, val_list, class_names=class_names))
+        for path, own in zip((train_list, val_list), sets):
+            data.check_folders(own, path)
+        return sets
 
     def _lists(self, args) -> tuple:
         """Paths of the training and validation lists, made where there are none, and the class names."""
@@ -67,13 +72,22 @@ class CovidResNetRecipe(Recipe):
         if bool(args.train_list) != bool(args.val_list):
             raise InputError("--train_list and --val_list go together: give both or neither.")
         classes = data.find_classes(args.data_dir)
-        if args.train_list:
-            return args.train_list, args.val_list, tuple(classes)
         in_place = [Path(args.data_dir, name) for name in _LISTS]
-        if all(path.exists() for path in in_place):
-            return in_place[0], in_place[1], tuple(classes)
+        if args.train_list or all(path.exists() for path in in_place):
+            # The test list of an earlier split must not be taken for that of this training.
+            Path(args.save_dir, "test.txt").unlink(missing_ok=True)
+            given = (args.train_list, args.val_list) if args.train_list else in_place[:2]
+            return *given, tuple(classes)
         table = Path(args.patients) if args.patients else Path(args.data_dir, "sources.csv")
         patients = data.read_patients(table) if args.patients or table.exists() else None
+        names = [name for own in classes.values() for name in own]
+        unknown = sum(name not in patients for name in names) if patients is not None else 0
+        if patients is not None and unknown == len(names):
+            raise InputError(f"{table} knows the patient of none of the images: its column `file` must hold names like "
+                             f"{names[0]}.")
+        if unknown:
+            print(f"Note: {table} does not know the patient of {unknown} of {len(names)} images; each counts as its "
+                  "own.")
         if patients is None:
             print("Note: no table of patients, so images of one patient may fall into training and test alike, which "
                   "flatters the result; give one with --patients.")

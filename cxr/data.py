@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from paddle.io import Dataset
 
-from cxr.errors import InputError
+from cxr.errors import InputError, naming
 from cxr.images import read_image
-from cxr.preprocess import Augment
 
 
 class XrayDataset(Dataset):
@@ -25,8 +24,8 @@ class XrayDataset(Dataset):
         names: file names below it.
         labels: array of len(names) rows.
         class_names: what the labels stand for.
-        transform: called on each image; None returns the picture itself. An `Augment` also gets a random
-            generator that depends on (`seed`, `epoch`, index) alone.
+        transform: called on each image; None returns the picture itself. One that says `takes_rng = True`, like
+            `cxr.preprocess.Augment`, also gets a random generator that depends on (`seed`, `epoch`, index) alone.
 
     Raises `InputError` for a name whose file does not exist.
     """
@@ -48,10 +47,11 @@ class XrayDataset(Dataset):
 
     def __getitem__(self, index: int):
         image, label = self.picture(index), self.labels[index]
-        if isinstance(self.transform, Augment):
-            image = self.transform(image, np.random.default_rng([self.seed, self.epoch, index]))
-        elif self.transform is not None:
-            image = self.transform(image)
+        with naming(self.paths[index]):
+            if getattr(self.transform, "takes_rng", False):
+                image = self.transform(image, np.random.default_rng([self.seed, self.epoch, index]))
+            elif self.transform is not None:
+                image = self.transform(image)
         return image, label
 
     def __len__(self) -> int:

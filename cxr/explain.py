@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from cxr.cam.base import BaseCAM
 from cxr.cam.faithfulness import evaluate, randomisation
 from cxr.cam.guided import GuidedBackprop, times, to_picture
 from cxr.cam.maths import rescale, upsample
-from cxr.errors import InputError
+from cxr.errors import InputError, naming
 from cxr.files import write_csv
 from cxr.images import read_image
 from cxr.metrics import scores_from_logits
@@ -47,13 +48,27 @@ def choose_classes(text: str, class_names: Sequence[str]) -> str | list[int]:
 def output_paths(images: Sequence[tuple[Path, Path]], folder: Path) -> list[Path]:
     """A path below `folder` for each `(path, name)` of `cxr.images.find_images`: `NAME.png` in place of its suffix.
 
-    Images that differ in their suffix alone keep it: `a.png` and `a.jpg.png`.
+    Images that differ in their suffix alone keep it (`a.png` and `a.jpg.png`), with a number where that is taken too.
+    Raises `InputError` where a picture would take the place of an image to be read.
     """
-    paths: dict[Path, None] = {}                   # an ordered set
+    paths, taken = [], set()
     for _, name in images:
-        path = folder / name.with_suffix(".png")
-        paths[path if path not in paths else folder / f"{name}.png"] = None
-    return list(paths)
+        choices = chain([name.with_suffix(".png"), Path(f"{name}.png")],
+                        (Path(f"{name}.{number}.png") for number in count(2)))
+        paths.append(next(folder / choice for choice in choices if choice not in taken))
+        taken.add(paths[-1].relative_to(folder))
+    sources = {path.resolve() for path, _ in images}
+    for path in paths:
+        for written in (path, guided_path(path)):
+            if written.resolve() in sources:
+                raise InputError(f"the picture {written} would overwrite an image to be read: choose another "
+                                 "--save_dir.")
+    return paths
+
+
+def guided_path(path: Path) -> Path:
+    """Where the guided picture goes that belongs to the picture `path`."""
+    return path.with_suffix(".guided.png")
 
 
 def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_names: Sequence[str],
@@ -78,20 +93,25 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
     paths = output_paths(images, Path(save_dir))
 
     def read(index: int):
+        path = images[index][0]
         try:
-            view = preprocess.view(read_image(images[index][0]))
-            return index, view, preprocess.to_input(view)
+            with naming(path):
+                view = preprocess.view(read_image(path))
+                return index, view, preprocess.to_input(view)
         except InputError as error:
             return index, None, str(error)
 
     def draw(item) -> None:
         index, view, maps, shown, scores, products = item
-        captions = [f"{class_names[k]}: {scores[k] * 100:.2f}%" for k in shown]
+        # OpenCV's font has ASCII alone.
+        names = [class_names[k] if class_names[k].isascii() else f"class {k}" for k in shown]
+        captions = [f"{name}: {scores[k] * 100:.2f}%" for name, k in zip(names, shown)]
         columns = min(5, 1 + len(shown))
         save_picture(paths[index], cam_montage(view, maps, captions, columns))
         if products is not None:
             tiles = [caption(to_picture(product), text) for product, text in zip(products, captions)]
-            save_picture(paths[index].with_suffix(".guided.png"), montage([caption(view, "Original"), *tiles], columns))
+            save_picture(guided_path(paths[index]), montage([caption(view, "Original"), *tiles], columns))
+        bar.update()
 
     def explained() -> Iterator[tuple]:
         for batch in _in_batches(ordered_map(read, range(len(images)), workers, 2 * batch_size), batch_size, done):
@@ -109,7 +129,7 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
 
     with progress(None, total=len(images), desc="cam") as bar:
         for _ in ordered_map(draw, explained(), workers, 2 * batch_size):
-            bar.update()
+            pass                                   # `draw` moves the bar: results come in order, and late
     return done
 
 

@@ -162,7 +162,8 @@ def find_images(inputs: Iterable[str | os.PathLike]) -> list[tuple[Path, Path]]:
 
     for given in map(Path, inputs):
         if given.is_dir():
-            below = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            below = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != "."
+                           and p.is_file())
             if not below:
                 raise InputError(f"{given} holds no images ({', '.join(SUFFIXES)}): name another folder.")
             for path in below:

@@ -14,6 +14,8 @@ from PIL import Image
 
 from cxr.errors import InputError
 
+_MOST_ELONGATED = 10                             # longer side over shorter side
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -80,20 +82,19 @@ class Augment:
     augmentation can depend on (seed, epoch, index) alone and survives workers and restarts.
     """
     preprocess: Preprocess
-    random_crop: bool = True
     flip: float = 0.5
+
+    takes_rng = True                             # tells `cxr.data.XrayDataset` to pass one
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(H, W, 3) uint8 to (3, h, w) float32."""
         image = resize(np.asarray(image, np.uint8), self.preprocess.resize, self.preprocess.antialias)
         side = self.preprocess.crop
-        if side and self.random_crop:
+        if side:
             check_crop(image, side)
             top = rng.integers(image.shape[0] - side + 1)
             left = rng.integers(image.shape[1] - side + 1)
             image = image[top:top + side, left:left + side]
-        elif side:
-            image = centre_crop(image, side)
         if rng.random() < self.flip:
             image = image[:, ::-1]
         return self.preprocess.to_input(image)
@@ -122,6 +123,8 @@ def resize(image: np.ndarray, size: int | Sequence[int], antialias: bool) -> np.
     height, width = image.shape[:2]
     if isinstance(size, int):
         short = min(height, width)
+        if max(height, width) > _MOST_ELONGATED * short:
+            raise InputError(f"an image of {height} x {width} is too elongated to be an X-ray: crop it first.")
         # Paddle truncates the longer side; an already fitting image is left untouched.
         new_height, new_width = int(size * height / short), int(size * width / short)
     else:

@@ -46,8 +46,20 @@ class Recipe:
     published_source: ClassVar[str]                # where to get them
 
     def build(self, n_classes: int, **arch):
-        """A new `paddle.nn.Layer` with `n_classes` outputs."""
+        """A new `paddle.nn.Layer` with `n_classes` outputs; raises `InputError` for options that do not exist."""
         raise NotImplementedError
+
+    def add_arch_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flags that choose among the recipe's architectures, named like the keys of `arch`."""
+        raise NotImplementedError
+
+    def arch_of(self, args: argparse.Namespace) -> dict[str, Any]:
+        """`arch` with what the flags say otherwise."""
+        return {**self.arch, **{name: getattr(args, name) for name in self.arch if getattr(args, name) is not None}}
+
+    def new_model(self, args: argparse.Namespace, n_classes: int):
+        """The model that `train` starts from, for the parsed flags."""
+        return self.build(n_classes, **self.arch_of(args))
 
     def layer(self, model) -> str:
         """Dotted name of the default CAM target layer of `model`: the one whose output is `features(x)`."""
@@ -98,13 +110,13 @@ def metadata(recipe: Recipe, arch: Mapping, class_names: Sequence[str], preproce
             "preprocess": preprocess.to_dict()}
 
 
-def restore(recipe: Recipe, ckpt: str | os.PathLike, fallback: Preprocess, arch: Mapping | None = None) -> Restored:
+def restore(recipe: Recipe, ckpt: str | os.PathLike, fallback: Preprocess, arch: Mapping) -> Restored:
     """Build the model of a checkpoint and load it, in eval mode.
 
     Args:
         ckpt: a checkpoint of ours, or a bare published file.
         fallback: preprocessing for a file that carries none.
-        arch: options of `recipe.build`, for a file that carries none; the recipe's own by default.
+        arch: options of `recipe.build` for a file that carries none (`recipe.arch_of`, or `recipe.arch`).
 
     Raises `InputError` for a file that cannot be loaded or belongs to another recipe.
     """
@@ -118,7 +130,7 @@ def restore(recipe: Recipe, ckpt: str | os.PathLike, fallback: Preprocess, arch:
                          f"{meta['recipe']}.")
     class_names = tuple(meta.get("class_names", recipe.class_names))
     preprocess = Preprocess.from_dict(meta["preprocess"]) if "preprocess" in meta else fallback
-    model = recipe.build(len(class_names), **{**recipe.arch, **(arch or {}), **meta.get("arch", {})})
+    model = recipe.build(len(class_names), **{**arch, **meta.get("arch", {})})
     fill(model, state, path)
     model.eval()
     return Restored(model, class_names, preprocess, meta)

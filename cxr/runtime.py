@@ -22,7 +22,7 @@ from collections.abc import MutableMapping
 
 
 def usable_cores() -> int:
-    """Number of processors that this process may run on (containers and `taskset` included)."""
+    """Number of processors that this process may run on (`taskset` and cpusets heeded, CPU quotas not)."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:                       # macOS and Windows have no affinity call

@@ -52,7 +52,6 @@ class History:
     losses: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
     best: dict | None = None
-    best_report: Report | None = None
 
     def save(self, folder: Path, monitor: str) -> None:
         """Write `history.csv` and the four curves of the COVID notebook as `curves.png`."""
@@ -135,7 +134,7 @@ def fit(model, train_set, val_set, optimizer, scheduler, settings: Settings, met
         report = validate(model, val_set, settings.batch_size, workers)
         row = {"epoch": epoch, "learning_rate": rate, "train_loss": loss_sum / seen,
                "train_accuracy": accuracy_sum / seen,
-               **{f"val_{name}": report.values[name] for name in ("loss", "accuracy", "AUROC_avg")},
+               **{f"val_{name}": report.values[name] for name in ("loss", "accuracy", "AUROC_avg", settings.monitor)},
                "seconds": round(time.monotonic() - began, 1)}
         history.rows.append(row)
         score = report.values[settings.monitor]
@@ -144,12 +143,12 @@ def fit(model, train_set, val_set, optimizer, scheduler, settings: Settings, met
         told = {**meta, "training": row}
         save_weights(model, folder / "last.pdparams", told)
         if better:
-            history.best, history.best_report = row, report
+            history.best = row
             save_weights(model, folder / "best.pdparams", told)
         history.save(folder, settings.monitor)
         print(f"Epoch {epoch}/{settings.epochs}: train loss {row['train_loss']:.4f}, train accuracy "
-              f"{row['train_accuracy']:.4f}; val {headline(report.values)}{' (best)' if better else ''}, "
-              f"{row['seconds']:.0f} s\n{report.table}", flush=True)
+              f"{row['train_accuracy']:.4f}; val {headline(report.values)}; {row['seconds']:.0f} s"
+              f"{f' (best {settings.monitor} so far)' if better else ''}\n{report.table}", flush=True)
         if settings.max_steps and step >= settings.max_steps:
             break
         if settings.patience and epoch - history.best["epoch"] >= settings.patience:
@@ -159,6 +158,8 @@ def fit(model, train_set, val_set, optimizer, scheduler, settings: Settings, met
 
 
 def validate(model, dataset, batch_size: int, workers: int) -> Report:
-    """Evaluate `model` on a data set; leaves it in eval mode."""
+    """Evaluate `model` on a data set; leaves it in eval mode. Raises `InputError` where scores are not numbers."""
     logits = predict(Predictor(model, "dygraph"), dataset, batch_size, workers, desc="validate")
+    if not np.isfinite(logits).all():
+        raise InputError("the weights diverged, the model's scores are no numbers: lower --learning_rate.")
     return evaluate(logits, dataset.labels, dataset.class_names, model.activation)

@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from covid_resnet import BasicBlock, BottleneckBlock, Cosine, CosineWarmup, CovidDataset, GradCAM, ResNet, get_mean_std
-from covid_resnet.data import find_classes, read_patients, split, write_lists
+from covid_resnet.data import check_folders, find_classes, read_patients, split, write_lists
 from cxr.errors import InputError
 from cxr.images import read_image
 from cxr.pictures import save_picture
@@ -108,6 +108,19 @@ def test_no_patient_is_in_two_splits_also_across_classes():
             where[patients[name]].add(part)
     assert all(len(parts) == 1 for parts in where.values())
     assert [len(lists[part]) / 300 for part in ("train", "val", "test")] == pytest.approx([0.7, 0.2, 0.1], abs=0.03)
+
+
+def test_large_patients_do_not_tear_the_shares_apart():
+    classes = {"A": [f"A/{i}.png" for i in range(100)]}
+    patients = {f"A/{i}.png": f"p{i // 30}" for i in range(90)}               # three of 30 images, ten of one
+    assert [len(items) for items in split(classes, patients).values()] == [65, 30, 5]
+
+
+def test_lists_must_number_the_folders_alike(folder):
+    paths = write_lists({"train": [("B/images/3.png", 0)]}, folder)
+    dataset = CovidDataset(folder, paths["train"], class_names=("A", "B"))
+    with pytest.raises(InputError, match=r"gives B/images/3.png the index 0, which is A: number the classes in the"):
+        check_folders(dataset, paths["train"])
 
 
 def test_real_folder_by_patient(data_dir):

@@ -1,4 +1,6 @@
 """From image files to CAM pictures: the pipeline of tools/cam.py, in one process."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from cxr.recipe import restore
 @pytest.fixture(scope="module")
 def chexnet(seeded_checkpoint):
     recipe = CheXNetRecipe()
-    restored = restore(recipe, seeded_checkpoint, recipe.cam_preprocess)
+    restored = restore(recipe, seeded_checkpoint, recipe.cam_preprocess, recipe.arch)
     return restored, CAM(restored.model, recipe.layer(restored.model))
 
 
@@ -98,6 +100,20 @@ def test_pictures_of_images_that_differ_in_their_suffix_alone(tmp_path):
         save_picture(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
     paths = output_paths(find_images([tmp_path]), tmp_path / "out")
     assert [path.name for path in paths] == ["a.png", "a.png.png", "b.png"]
+
+
+def test_pictures_of_awkward_names(tmp_path):
+    images = [(tmp_path / name, Path(name)) for name in ("a.png", "a.jpg.png", "a.jpg", "a.bmp", "a.bmp.png", "a.tif")]
+    names = [path.name for path in output_paths(images, tmp_path / "out")]
+    assert names == ["a.png", "a.jpg.png", "a.jpg.2.png", "a.bmp.png", "a.bmp.png.png", "a.tif.png"]
+
+
+@pytest.mark.parametrize("source", ["x.png", "x.guided.png"])
+def test_no_picture_overwrites_an_image(tmp_path, source):
+    save_picture(tmp_path / source, np.zeros((8, 8, 3), np.uint8))
+    images = [(tmp_path / source, Path(source)), (tmp_path / "x.jpg", Path("x.jpg"))]
+    with pytest.raises(InputError, match="would overwrite an image to be read: choose another --save_dir"):
+        output_paths(images, tmp_path / ".")
 
 
 def test_tables(tmp_path):

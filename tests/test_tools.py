@@ -146,8 +146,50 @@ def test_bad_lists_are_named(tmp_path, phantoms):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(phantoms, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    _, error = call("train.py", "covid_resnet", "--data_dir", phantoms, "--layers", 18, "--save_dir", tmp_path / "file",
+                    status=2)
+    assert "file cannot be read or written" in error and "check the path" in error and "epoch 1" not in error
+    _, error = call("cam.py", "covid_resnet", phantoms, "--save_dir", tmp_path / "file", status=2)
+    assert "file cannot be written to" in error and "another --save_dir" in error
+
+
+def test_listed_layers_are_those_of_the_checkpoint(trained):
+    out, _ = call("cam.py", "covid_resnet", "--list_layers", "--ckpt", trained[0] / "best.pdparams")
+    assert any(line.startswith("block.7 ") for line in out.splitlines()) and "block.8 " not in out
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    command = f"{sys.executable} {ROOT / 'tools' / 'cam.py'} covid_resnet --list_layers | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_patients_of_other_names_are_refused(phantoms, tmp_path):
+    (tmp_path / "sources.csv").write_text("file,patient\nx.png,1\n")
+    _, error = call("train.py", "covid_resnet", "--data_dir", phantoms, "--patients", tmp_path / "sources.csv",
+                    "--save_dir", tmp_path / "run", status=2)
+    assert "knows the patient of none of the images" in error
+
+
+def test_guided_and_faithfulness(trained, phantoms, tmp_path):
+    out, error = call("cam.py", "covid_resnet", phantoms / "Nodule" / "Nodule-0001.png", "--ckpt",
+                      trained[0] / "best.pdparams", "--guided", "--faithfulness", "--save_dir", tmp_path)
+    assert read_image(tmp_path / "Nodule-0001.guided.png").shape == (224, 448, 3)
+    assert all(name in out for name in ("deletion", "insertion", "average_drop", "road", "Random map", "to conv.0"))
+
+
+@pytest.mark.parametrize("method", ["eigencam", "scorecam"])
+def test_methods_of_another_kind(trained, phantoms, tmp_path, method):
+    extra = ["--top_k", 4] if method == "scorecam" else []
+    call("cam.py", "covid_resnet", phantoms / "Nodule" / "Nodule-0001.png", "--ckpt", trained[0] / "best.pdparams",
+         "--method", method, "--save_dir", tmp_path, *extra)
+    assert read_image(tmp_path / "Nodule-0001.png").shape == (224, 448, 3)
+
+
 def test_demo_runs_from_anywhere(tmp_path):
-    out, _ = call("demo.py", "--save_dir", tmp_path, "--per_class", 12, "--epoch", 1, cwd=tmp_path)
+    out, _ = call("demo.py", "--save_dir", tmp_path, "--per_class", 20, "--epoch", 1, cwd=tmp_path)
     assert "Grad-CAM's peak lies in the true box" in out and "chance is" in out
     assert read_image(tmp_path / "demo.png").shape == (1024, 1024, 3)
     assert len(list((tmp_path / "cams").rglob("*.png"))) == len((tmp_path / "test.txt").read_text().splitlines())

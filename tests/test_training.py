@@ -74,7 +74,8 @@ def test_the_best_is_the_first_with_the_highest_figure(tmp_path):
 
 def test_checkpoint_needs_no_flags(tmp_path):
     train(tmp_path, epochs=1)
-    restored = restore(CovidResNetRecipe(), tmp_path / "run" / "last.pdparams", CovidResNetRecipe.preprocess)
+    restored = restore(CovidResNetRecipe(), tmp_path / "run" / "last.pdparams", CovidResNetRecipe.preprocess,
+                       CovidResNetRecipe.arch)
     assert restored.class_names == ("upper", "lower") and restored.preprocess == TINY
     assert len(restored.model.block) == 8 and not restored.model.training
 
@@ -126,6 +127,6 @@ def test_restore_refuses_another_recipe_and_newer_fields(tmp_path):
     from chexnet.recipe import CheXNetRecipe
     train(tmp_path, epochs=1)
     with pytest.raises(InputError, match="trained as covid_resnet, not chexnet"):
-        restore(CheXNetRecipe(), tmp_path / "run" / "last.pdparams", CheXNetRecipe.preprocess)
+        restore(CheXNetRecipe(), tmp_path / "run" / "last.pdparams", CheXNetRecipe.preprocess, {})
     with pytest.raises(InputError, match="newer version"):
         Preprocess.from_dict({"rotate": 3})

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -11,8 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))                      # so that `python tools/train.py` works from a bare checkout
 
-from cxr.errors import InputError  # noqa: E402
-from cxr.recipe import Recipe  # noqa: E402
+try:
+    from cxr.errors import InputError
+    from cxr.recipe import Recipe
+except ModuleNotFoundError as missing:
+    sys.exit(f"The package {missing.name} is not installed for {sys.executable}: activate the virtual environment, or "
+             "run `pip install -r requirements.txt`.")
 
 
 def recipes() -> dict[str, Recipe]:
@@ -52,24 +58,47 @@ def positive(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> int:
+    """argparse type: a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
 def run(command: Callable[[], int | None]) -> None:
     """Run a command's body and exit: bad input and full disks get a sentence, Ctrl-C a word, no traceback."""
+    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     try:
         from cxr.runtime import load_paddle
         load_paddle()
         status = command() or 0
     except InputError as error:
         status = fail(str(error))
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        status = fail(f"cannot read or write{where}: {error.strerror or error}; free some space or check permissions.")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 130
     except BrokenPipeError:                        # `| head` closed the pipe: nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    except OSError as error:
+        if error.errno is None:                    # not the system's: an error of Paddle's by that name
+            raise
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the path and permissions"
+        status = fail(f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): {remedy}.")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
     sys.exit(status)
+
+
+def writable(folder: Path) -> Path:
+    """Make the folder that results go to, before the work begins rather than after it."""
+    from cxr.files import replacing
+    try:
+        with replacing(folder / ".writable"):
+            pass
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror}): choose another --save_dir.") from None
+    return folder
 
 
 def fail(message: str) -> int:

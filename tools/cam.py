@@ -2,7 +2,7 @@
 """Show where a model looked."""
 from pathlib import Path
 
-from _cli import fail, parser, positive, recipe_parsers, recipes, run
+from _cli import fail, not_negative, parser, positive, recipe_parsers, recipes, run, writable
 
 METHODS = ("cam", "gradcam", "gradcam++", "scorecam", "xgradcam", "ablationcam", "eigencam", "eigengradcam",
            "layercam")
@@ -30,6 +30,8 @@ def arguments():
                          help="what to draw: some classes, all, or the highest of each image (default: %(default)s)")
         sub.add_argument("--aug_smooth", action="store_true", help="average over 6 mirrored and scaled versions")
         sub.add_argument("--eigen_smooth", action="store_true", help="first principal component of the weighted maps")
+        sub.add_argument("--top_k", type=positive, metavar="N",
+                         help="scorecam: try only the N channels that vary most (default: all, a forward each)")
         sub.add_argument("--guided", action="store_true",
                          help="also write NAME.guided.png: guided backpropagation times each map")
         sub.add_argument("--faithfulness", action="store_true",
@@ -44,9 +46,9 @@ def arguments():
                          help="what runs the network up to the last layer: Paddle Inference with oneDNN on a CPU, "
                               "plain Paddle, or the faster one (default: %(default)s)")
         sub.add_argument("--batch_size", type=positive, default=8, help="images at once (default: %(default)s)")
-        sub.add_argument("--num_workers", type=int, metavar="N", help="threads for files (default: one a core)")
-        sub.add_argument("--layers", type=int, help="size of the network, for a bare checkpoint that does not say "
-                                                    f"(default: {recipe.arch['layers']})")
+        sub.add_argument("--num_workers", type=not_negative, metavar="N",
+                         help="threads that read and write files (default: one a core)")
+        recipe.add_arch_arguments(sub.add_argument_group("for a bare checkpoint, which does not say"))
     return main.parse_args()
 
 
@@ -59,21 +61,24 @@ def main(args) -> int:
     from cxr.recipe import restore
 
     recipe = recipes()[args.recipe]
-    arch = {"layers": args.layers} if args.layers else None
     if args.list_layers:
-        model = recipe.build(len(recipe.class_names), **{**recipe.arch, **(arch or {})})
+        # Of the checkpoint if there is one; the names do not need any weights.
+        model = (restore(recipe, args.ckpt, recipe.cam_preprocess, recipe.arch_of(args)).model if args.ckpt.exists()
+                 else recipe.build(len(recipe.class_names), **recipe.arch_of(args)))
         for name, kind, shape in cam.list_layers(model, recipe.cam_preprocess.input_shape):
             print(f"{name:52} {kind:20} {'not reached' if shape is None else list(shape)}")
         return 0
     if not args.images:
         raise InputError("name at least one image or folder.")
     images = find_images(args.images)
-    restored = restore(recipe, args.ckpt, recipe.cam_preprocess, arch)
+    writable(args.save_dir)
+    restored = restore(recipe, args.ckpt, recipe.cam_preprocess, recipe.arch_of(args))
     model, layer, last = restored.model, args.layer, recipe.layer(restored.model)
     # The randomisation check shuffles the model's weights, which an exported network would not notice.
     if args.engine != "dygraph" and layer in (None, last) and not args.faithfulness:
         model, layer = EngineModel(model, Predictor(model, args.engine)), EngineModel.LAYER
-    method = cam.METHODS[args.method](model, layer or last)
+    slow = {"scorecam": {"progress": True, "top_k": args.top_k}, "ablationcam": {"progress": True}}
+    method = cam.METHODS[args.method](model, layer or last, **slow.get(args.method, {}))
     done = explain(method, restored.model.activation, restored.preprocess, restored.class_names, images, args.save_dir,
                    choose_classes(args.classes, restored.class_names), args.batch_size, args.num_workers,
                    guided=cam.GuidedBackprop(restored.model) if args.guided else None,
@@ -81,7 +86,8 @@ def main(args) -> int:
     if done.scores:
         write_scores(args.save_dir / "scores.csv", done, restored.class_names)
         print(score_table(done, restored.class_names))
-        print(f"{len(done.pictures)} pictures and scores.csv are in {args.save_dir}.")
+        pictures = "1 picture" if len(done.pictures) == 1 else f"{len(done.pictures)} pictures"
+        print(f"{pictures} and scores.csv are in {args.save_dir}.")
     if done.scores and args.faithfulness:
         print(faithfulness_table(method, restored.model, restored.preprocess, list(done.sources.values()),
                                  args.batch_size, aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth))

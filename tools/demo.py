@@ -2,7 +2,7 @@
 """The whole road in three minutes, offline: draw phantom X-rays, train, evaluate, explain."""
 from pathlib import Path
 
-from _cli import parser, positive, run
+from _cli import parser, positive, run, writable
 
 EXAMPLES = """\
   python tools/demo.py
@@ -23,7 +23,7 @@ def arguments():
 def main(args) -> None:
     from covid_resnet.demo import run_demo
 
-    result = run_demo(args.save_dir, args.per_class, args.epoch, args.seed)
+    result = run_demo(writable(args.save_dir), args.per_class, args.epoch, args.seed)
     print(result.table)
     print(f"Test accuracy {result.accuracy:.3f} on {result.images} phantoms of patients not trained on.\n"
           f"Grad-CAM's peak lies in the true box {result.hit_rate:.0%} of the time; chance is {result.chance:.0%} "

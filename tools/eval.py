@@ -2,7 +2,7 @@
 """Say how good a checkpoint is."""
 from pathlib import Path
 
-from _cli import parser, positive, recipe_parsers, recipes, run
+from _cli import not_negative, parser, positive, recipe_parsers, recipes, run, writable
 
 EXAMPLES = """\
   python tools/eval.py covid_resnet --data_dir dataset                  # output/covid_resnet/best.pdparams
@@ -26,9 +26,9 @@ def arguments():
         sub.add_argument("--engine", choices=("auto", "onednn", "dygraph"), default="auto",
                          help="what runs the network: Paddle Inference with oneDNN on a CPU, plain Paddle, or the "
                               "faster one (default: %(default)s)")
-        sub.add_argument("--num_workers", type=int, metavar="N", help="threads that read images (default: one a core)")
-        sub.add_argument("--layers", type=int, help="size of the network, for a bare checkpoint that does not say "
-                                                    f"(default: {recipe.arch['layers']})")
+        sub.add_argument("--num_workers", type=not_negative, metavar="N",
+                         help="threads that read images (default: one a core)")
+        recipe.add_arch_arguments(sub.add_argument_group("for a bare checkpoint, which does not say"))
     return main.parse_args()
 
 
@@ -39,13 +39,13 @@ def main(args) -> None:
     from cxr.recipe import restore
 
     recipe, ckpt = recipes()[args.recipe], Path(args.ckpt)
-    restored = restore(recipe, ckpt, recipe.preprocess, {"layers": args.layers} if args.layers else None)
+    restored = restore(recipe, ckpt, recipe.preprocess, recipe.arch_of(args))
     dataset = recipe.test_set(args, restored.class_names, ckpt)
     dataset.transform = TenCrop(restored.preprocess) if args.ten_crop else restored.preprocess
+    folder = writable(Path(args.save_dir) if args.save_dir else ckpt.parent / "eval")
     batch_size = max(1, args.batch_size // 10) if args.ten_crop else args.batch_size
     logits = predict(Predictor(restored.model, args.engine), dataset, batch_size, args.num_workers)
     report = evaluate(logits, dataset.labels, dataset.class_names, restored.model.activation)
-    folder = Path(args.save_dir) if args.save_dir else ckpt.parent / "eval"
     write_predictions(folder / "predictions.csv", dataset.names, logits, dataset.labels, dataset.class_names,
                       restored.model.activation)
     print(f"{ckpt} on {len(dataset)} images{', ten crops' if args.ten_crop else ''}: {headline(report.values)}\n"

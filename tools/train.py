@@ -1,6 +1,8 @@
 #!/usr/bin/env python
 """Train a model on a folder of X-rays."""
-from _cli import parser, positive, recipe_parsers, recipes, run
+from pathlib import Path
+
+from _cli import not_negative, parser, positive, recipe_parsers, recipes, run, writable
 
 EXAMPLES = """\
   python tools/train.py covid_resnet --data_dir dataset                 # dataset/COVID/*.png, dataset/Normal/*.png ...
@@ -16,6 +18,7 @@ def arguments():
     for name, sub in recipe_parsers(main).items():
         recipe = recipes()[name]
         recipe.add_train_arguments(sub)
+        recipe.add_arch_arguments(sub)
         sub.add_argument("--save_dir", default=f"output/{name}", help="(default: %(default)s)")
         sub.add_argument("--epoch", type=positive, default=recipe.defaults.epoch,
                          help="how often to go through the training set (default: %(default)s, as published)")
@@ -26,7 +29,8 @@ def arguments():
         sub.add_argument("--pretrained", metavar="FILE", help="start from these weights instead of random ones")
         sub.add_argument("--max_steps", type=positive, metavar="N", help="end after N batches, to try things out")
         sub.add_argument("--seed", type=int, default=0, help="of split, order and augmentation (default: %(default)s)")
-        sub.add_argument("--num_workers", type=int, metavar="N", help="threads that read images (default: one a core)")
+        sub.add_argument("--num_workers", type=not_negative, metavar="N",
+                         help="threads that read images (default: one a core)")
     return main.parse_args()
 
 
@@ -39,22 +43,22 @@ def main(args) -> None:
 
     recipe = recipes()[args.recipe]
     train_set, val_set = recipe.train_sets(args)
+    writable(Path(args.save_dir))
     preprocess = recipe.preprocess
     train_set.transform, val_set.transform = recipe.augment(preprocess), preprocess
     paddle.seed(args.seed)
-    arch = {"layers": args.layers}
-    model = recipe.build(len(train_set.class_names), **arch)
+    model = recipe.new_model(args, len(train_set.class_names))
     if args.pretrained:
         load_weights(model, args.pretrained)
     steps = -(-len(train_set) // args.batch_size)
     optimizer, scheduler = recipe.optimizer(args, model.parameters(), steps)
-    print(f"Training {args.recipe} ({args.layers} layers) on {paddle.get_device()} with {len(train_set)} images, "
+    print(f"Training {args.recipe} on {paddle.get_device()} with {len(train_set)} images, "
           f"validating with {len(val_set)}; "
           f"classes {', '.join(train_set.class_names)}.", flush=True)
     settings = Settings(args.save_dir, args.epoch, args.batch_size, recipe.monitor, recipe.patience, args.max_steps,
                         args.seed, args.num_workers)
     history = fit(model, train_set, val_set, optimizer, scheduler, settings,
-                  metadata(recipe, arch, train_set.class_names, preprocess))
+                  metadata(recipe, recipe.arch_of(args), train_set.class_names, preprocess))
     best = history.best
     print(f"Best epoch {best['epoch']}: {recipe.monitor} {best[f'val_{recipe.monitor}']:.4f}. "
           f"Weights, history.csv and curves.png are in {args.save_dir}.")

@@ -11,6 +11,7 @@ from cxr.cam.base import BaseCAM
 from cxr.cam.probe import to_numpy
 from cxr.cam.targets import Targets
 from cxr.errors import InputError
+from cxr.progress import progress
 
 
 class _GradientCAM(BaseCAM):
@@ -143,7 +144,7 @@ class ScoreCAM(_WeightCAM):
     """Wang et al., CVPR workshops 2020: a channel weighs the score of the image seen through it.
 
     C forward passes per image, whatever the number of classes, `batch_size` images at a time. top_k: only the
-    channels that vary most over the image (the others weigh nothing). progress: a bar, if tqdm is installed.
+    channels that vary most over the image (the others weigh nothing). progress: show a bar.
     align_corners: how the masks are sized; the reference aligns corners, so its masks lie up to half a cell
     off the maps that they make. False puts each mask where its map is.
     """
@@ -179,7 +180,7 @@ class AblationCAM(_WeightCAM):
 
     With mean + linear scores this is W[c, k] (mean(A_c) - baseline), and nothing is run; with a split model
     the head alone is run, otherwise the whole model, C times per image, `batch_size` at a time, for all
-    classes at once. progress: a bar, if tqdm is installed.
+    classes at once. progress: show a bar.
 
     baseline: the value an absent channel takes. 0 as in the paper; the reference takes 0 only where the
         layer's least activation is 0, and otherwise ten million below that, far outside the network's range.
@@ -215,10 +216,4 @@ def _chunks(channels, size, title):
     """(image, up to `size` channels) for all channels of all images; with a bar if it has a title."""
     chunks = [(image, row[start:start + size])
               for image, row in enumerate(channels) for start in range(0, len(row), size)]
-    if title:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return chunks
-        return tqdm(chunks, desc=title, unit="batch", leave=False)
-    return chunks
+    return progress(chunks, desc=title, unit="batch") if title else chunks
