@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from chexnet.utility import CLASS_NAMES
+from chexnet.labels import CLASS_NAMES
 from cxr.data import XrayDataset, read_list, require_files
 from cxr.errors import InputError
 

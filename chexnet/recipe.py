@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from chexnet.labels import CLASS_NAMES
 from cxr.errors import InputError
 from cxr.preprocess import Augment, Preprocess
 from cxr.recipe import Defaults, Recipe
@@ -14,10 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 class CheXNetRecipe(Recipe):
     name = "chexnet"
     summary = "DenseNet121 with 14 sigmoid outputs, class activation maps (CheXNet)"
-    class_names = (
-        "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
-        "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
-    )
+    class_names = tuple(CLASS_NAMES)
     arch = {"layers": 121}
     preprocess = Preprocess()
     # The published scores were trained and tested on Pillow images, the published CAM pictures drawn from arrays.

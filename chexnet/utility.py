@@ -1,14 +1,11 @@
-"""The 14 findings of ChestX-ray14, and the metric that CheXNet is judged by."""
+"""What the published scripts import from here: the findings, and the metric that CheXNet is judged by."""
 from __future__ import annotations
 
 import numpy as np
 from paddle.metric import Metric
 
-from chexnet.recipe import CheXNetRecipe
+from chexnet.labels import CLASS_NAMES, N_CLASSES
 from cxr.metrics import auroc
-
-CLASS_NAMES = list(CheXNetRecipe.class_names)
-N_CLASSES = len(CLASS_NAMES)
 
 
 class AUROC(Metric):

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from covid_resnet.recipe import CovidResNetRecipe
+from covid_resnet.labels import CLASS_NAMES
 from cxr.data import XrayDataset, read_list, require_files
 from cxr.errors import InputError
 from cxr.files import write_text
 from cxr.images import SUFFIXES, read_image
-
-CLASS_NAMES = CovidResNetRecipe.class_names
 
 SPLITS = {"train": 0.7, "val": 0.2, "test": 0.1}
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from covid_resnet.labels import CLASS_NAMES
 from cxr.errors import InputError
 from cxr.preprocess import Preprocess
 from cxr.recipe import Defaults, Recipe
@@ -13,7 +14,7 @@ _LISTS = ("train.txt", "val.txt", "test.txt")
 class CovidResNetRecipe(Recipe):
     name = "covid_resnet"
     summary = "ResNet 18-152 on class folders, Momentum + CosineWarmup, Grad-CAM (COVID notebook)"
-    class_names = ("COVID", "LungOpacity", "Normal", "ViralPneumonia")
+    class_names = CLASS_NAMES
     arch = {"layers": 50}
     # Mean and standard deviation of the notebook's 21,165 images, of pixels 0-255. The notebook resizes the shorter
     # side, which on its square images is the same as resizing both; other shapes would not stack into batches.

@@ -62,3 +62,26 @@ def test_links_in_the_pages_resolve():
     for page in (path for path in tracked() if path.suffix == ".md"):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+LINUX = {"platform_system": "Linux", "platform_machine": "x86_64"}
+
+
+@pytest.mark.parametrize("place, python, paddle", [
+    (LINUX, "3.9", "paddlepaddle-gpu==2.6.2"),
+    (LINUX, "3.12", "paddlepaddle-gpu==2.6.2"),
+    (LINUX, "3.13", "paddlepaddle>=3.0"),
+    ({"platform_system": "Linux", "platform_machine": "aarch64"}, "3.11", "paddlepaddle>=3.0"),
+    ({"platform_system": "Darwin", "platform_machine": "arm64"}, "3.11", "paddlepaddle>=3.0"),
+    ({"platform_system": "Darwin", "platform_machine": "x86_64"}, "3.11", "paddlepaddle>=3.0"),
+    ({"platform_system": "Windows", "platform_machine": "AMD64"}, "3.10", "paddlepaddle-gpu==2.6.2"),
+])
+def test_every_platform_gets_one_paddle_and_the_numpy_that_fits(place, python, paddle):
+    requirements = pytest.importorskip("packaging.requirements")
+    chosen = []
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if ";" in line and not line.startswith("#"):
+            requirement = requirements.Requirement(line)
+            if requirement.marker.evaluate({**place, "python_version": python}):
+                chosen.append(f"{requirement.name}{requirement.specifier}")
+    assert chosen == [paddle, "numpy<2" if "2.6.2" in paddle else "numpy"]
