@@ -1,16 +1,20 @@
 """Fair timing: the candidates take turns, round after round, so that a noisy machine disturbs all alike."""
 from __future__ import annotations
 
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from prettytable import PrettyTable
 
+from cxr.errors import InputError
 from cxr.files import write_json
 from cxr.runtime import usable_cores
 
@@ -41,6 +45,45 @@ def race(candidates: Mapping[str, Callable[[], object]], rounds: int = 7, warmup
             seconds[name].append(time.perf_counter() - began)
     first = np.array(next(iter(seconds.values())))
     return [Timing(name, tuple(own), float(np.median(first / np.array(own)))) for name, own in seconds.items()]
+
+
+class Worker:
+    """Another process as a candidate: `worker()` has it run once and waits.
+
+    The command gets its work ready, prints `ready`, then for every line on its standard input runs once and prints a
+    line. So processes with other settings, or of other frameworks, can take turns with this one.
+    """
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str]):
+        self._process = subprocess.Popen(command, env={**os.environ, **environ}, stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, text=True)
+        self._await("ready")
+
+    def __call__(self) -> None:
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self._await("")
+
+    def _await(self, word: str) -> None:
+        line = self._process.stdout.readline()
+        if not line or word not in line:
+            self._process.kill()
+            raise InputError(f"`{' '.join(map(str, self._process.args))}` ended, or said '{line.strip()}' where "
+                             f"'{word or 'a line'}' was due: a peer prints `ready`, then a line for every line "
+                             "it reads.")
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(run: Callable[[], object]) -> None:
+    """Be a `Worker`: run once for every line on standard input, until it ends."""
+    run()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        run()
+        print("done", flush=True)
 
 
 def machine() -> dict[str, str]:

@@ -1,10 +1,12 @@
 """Timing: ratios by hand, and a table of them."""
 import json
+import sys
 
 import pytest
 
 from cxr import benchmark
-from cxr.benchmark import Timing, race, save_timings, timing_table
+from cxr.benchmark import Timing, Worker, race, save_timings, timing_table
+from cxr.errors import InputError
 
 
 def test_candidates_take_turns_and_ratios_are_round_by_round(monkeypatch):
@@ -27,3 +29,21 @@ def test_table_and_json(tmp_path):
     assert saved["timings"]["step"]["ours"] == {"seconds": [0.1, 0.1, 0.2], "ratio": 3.0}
     assert saved["machine"]["paddle"] and int(saved["machine"]["cores"]) >= 1
     assert timings[0].median == pytest.approx(0.3)
+
+
+ECHO = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin:\n    print('done', flush=True)\n"
+
+
+def test_another_process_takes_turns():
+    worker = Worker([sys.executable, "-c", ECHO], {"X": "1"})
+    assert len(race({"peer": worker, "ours": lambda: None}, rounds=3)[0].seconds) == 3
+    worker.close()
+    assert worker._process.returncode == 0
+
+
+@pytest.mark.parametrize("code", ["", "print('hello', flush=True)", "print('ready', flush=True)"])
+def test_a_peer_that_does_not_keep_to_the_rules_is_named(code):
+    with pytest.raises(InputError, match="ended, or said .* a peer prints `ready`"):
+        worker = Worker([sys.executable, "-c", code], {})
+        worker()
+        worker()
