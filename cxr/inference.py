@@ -23,7 +23,7 @@ from cxr.files import write_json
 from cxr.metrics import scores_from_logits
 from cxr.parallel import batches, default_workers
 from cxr.progress import progress
-from cxr.runtime import usable_cores
+from cxr.runtime import threads
 
 ENGINES = ("auto", "dygraph", "onednn")
 _MANIFEST = "manifest.json"
@@ -146,6 +146,8 @@ class _Exported:
             handle.reshape(x.shape)
             handle.copy_from_cpu(np.ascontiguousarray(x, "float32"))
             self._predictor.run()
+            # Paddle Inference leaves the whole process with one thread; other work goes on with all of them.
+            paddle.base.core.set_num_threads(threads())
             return tuple(self._predictor.get_output_handle(name).copy_to_cpu()
                          for name in self._predictor.get_output_names())
 
@@ -208,14 +210,14 @@ def _sha256(path: Path) -> str:
 
 
 def _load(folder: Path):
-    """A Paddle Inference predictor with oneDNN on all cores."""
+    """A Paddle Inference predictor with oneDNN."""
     from paddle import inference
 
     program = next(path for path in folder.iterdir() if path.suffix in (".json", ".pdmodel") and path.name != _MANIFEST)
     config = inference.Config(str(program), str(folder / "network.pdiparams"))
     config.disable_gpu()
     config.enable_mkldnn()
-    config.set_cpu_math_library_num_threads(usable_cores())
+    config.set_cpu_math_library_num_threads(threads())
     config.enable_new_executor(True)
     if hasattr(config, "enable_new_ir"):         # Paddle 3, whose programs are in the new representation
         config.enable_new_ir(True)

@@ -29,6 +29,12 @@ def usable_cores() -> int:
         return os.cpu_count() or 1
 
 
+def threads() -> int:
+    """Threads that Paddle's CPU kernels are to use: `OMP_NUM_THREADS`, or one for each core."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return int(value) if value.isdigit() and int(value) > 0 else usable_cores()
+
+
 def settings(cores: int) -> dict[str, str]:
     """Environment variables that `configure` sets where they are unset."""
     return {

@@ -158,3 +158,11 @@ def test_one_predictor_in_several_threads(model, tmp_path):
         thread.join()
     for own, right in zip(results, expected):
         assert all(np.allclose(one, right, atol=1e-4) for one in own)
+
+
+def test_other_work_keeps_its_threads_after_the_engine(model, tmp_path, monkeypatch):
+    set_to = []
+    monkeypatch.setattr(paddle.base.core, "set_num_threads", set_to.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    Predictor(model, "onednn", tmp_path).logits(images(1, 3, 64, 64))
+    assert set_to[-1] == 3                                                    # Paddle Inference leaves 1
