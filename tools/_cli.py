@@ -81,7 +81,8 @@ def run(command: Callable[[], int | None]) -> None:
     except OSError as error:
         if error.errno is None:                    # not the system's: an error of Paddle's by that name
             raise
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the path and permissions"
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))       # Windows knows no quota
+        remedy = "free some space" if full else "check the path and permissions"
         status = fail(f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): {remedy}.")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
