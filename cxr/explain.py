@@ -31,6 +31,7 @@ class Explained:
     pictures: dict[str, Path] = field(default_factory=dict)
     sources: dict[str, Path] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
 
 def choose_classes(text: str, class_names: Sequence[str]) -> str | list[int]:
@@ -86,7 +87,8 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
         guided: if given, a second picture `NAME.guided.png` shows its gradients times each map.
         options: passed on to the method's call (`aug_smooth`, `eigen_smooth`, `scale`).
 
-    An image that cannot be read is skipped and its sentence kept in `.failures`; the others are still done.
+    An image that cannot be read is skipped and its sentence kept in `.failures`; the others are still done. After
+    Ctrl-C the images drawn so far are returned, with `.interrupted` set.
     """
     workers = default_workers() if workers is None else workers
     done = Explained()
@@ -111,6 +113,7 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
         if products is not None:
             tiles = [caption(to_picture(product), text) for product, text in zip(products, captions)]
             save_picture(guided_path(paths[index]), montage([caption(view, "Original"), *tiles], columns))
+        done.pictures[images[index][1].as_posix()] = paths[index]
         bar.update()
 
     def explained() -> Iterator[tuple]:
@@ -124,12 +127,17 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
             products = times(guided(x, chosen), maps) if guided else [None] * len(batch)
             for (index, view, _), own, shown, row, product in zip(batch, maps, chosen, scores, products):
                 name = images[index][1].as_posix()
-                done.scores[name], done.pictures[name], done.sources[name] = row, paths[index], images[index][0]
+                done.scores[name], done.sources[name] = row, images[index][0]
                 yield index, view, own, shown, row, product
 
     with progress(None, total=len(images), desc="cam") as bar:
-        for _ in ordered_map(draw, explained(), workers, 2 * batch_size):
-            pass                                   # `draw` moves the bar: results come in order, and late
+        try:
+            for _ in ordered_map(draw, explained(), workers, 2 * batch_size):
+                pass                               # `draw` moves the bar: results come in order, and late
+        except KeyboardInterrupt:
+            done.interrupted = True
+            done.scores = {name: row for name, row in done.scores.items() if name in done.pictures}
+            done.sources = {name: path for name, path in done.sources.items() if name in done.pictures}
     return done
 
 

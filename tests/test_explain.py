@@ -73,6 +73,30 @@ def test_bad_files_are_named_and_the_good_ones_done(chexnet, tmp_path):
         "good.png", "sub/black.png"]
 
 
+def test_ctrl_c_keeps_what_was_drawn(chexnet, tmp_path, monkeypatch):
+    rng = np.random.default_rng(2)
+    for index in range(6):
+        save_picture(tmp_path / "in" / f"{index}.png", rng.integers(0, 255, (256, 256, 3), dtype=np.uint8))
+    restored, method = chexnet
+    calls = []
+
+    class Interrupted:
+        """The method, and Ctrl-C at its third batch."""
+
+        def __call__(self, *arguments, **options):
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return method(*arguments, **options)
+
+        def __getattr__(self, name):
+            return getattr(method, name)
+    done = run((restored, Interrupted()), [tmp_path / "in"], tmp_path / "out", "top", batch_size=2, workers=1)
+    assert done.interrupted and list(done.scores) == list(done.sources)
+    assert set(done.scores) == set(done.pictures) == {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert set(done.scores) <= {"0.png", "1.png", "2.png", "3.png"}
+
+
 def test_classes_and_order_do_not_depend_on_batches(chexnet, tmp_path):
     rng = np.random.default_rng(1)
     for index in range(5):

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Show where a model looked."""
+import sys
 from pathlib import Path
 
 from _cli import fail, not_negative, parser, positive, recipe_parsers, recipes, run, writable
@@ -88,6 +89,9 @@ def main(args) -> int:
         print(score_table(done, restored.class_names))
         pictures = "1 picture" if len(done.pictures) == 1 else f"{len(done.pictures)} pictures"
         print(f"{pictures} and scores.csv are in {args.save_dir}.")
+    if done.interrupted:
+        print(f"interrupted after {len(done.pictures)} of {len(images)} images", file=sys.stderr)
+        return 130
     if done.scores and args.faithfulness:
         print(faithfulness_table(method, restored.model, restored.preprocess, list(done.sources.values()),
                                  args.batch_size, aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth))
