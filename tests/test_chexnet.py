@@ -91,6 +91,16 @@ def test_cam_of_numbers_checked_by_hand():
     assert cams.tolist() == [[[[255, 0]], [[0, 0]], [[0, 255]]]]
 
 
+def test_a_flat_map_is_never_nan_on_the_way():
+    features, weights = paddle.ones([1, 2, 3, 3]), paddle.ones([2, 1])
+    paddle.set_flags({"FLAGS_check_nan_inf": True})            # the cast to uint8 would hide it
+    try:
+        cams = CheXNetCAM.cam(features, weights, [6, 6])
+    finally:
+        paddle.set_flags({"FLAGS_check_nan_inf": False})
+    assert not cams.numpy().any()
+
+
 def test_many_models_in_one_process_and_nothing_stale():
     first, second = small(), small(layers=169)
     x, other = paddle.randn([1, 3, 64, 64]), paddle.randn([2, 3, 64, 64])
