@@ -19,7 +19,7 @@ import paddle
 from paddle import nn
 
 from cxr.errors import InputError
-from cxr.files import write_json
+from cxr.files import sha256, write_json
 from cxr.metrics import scores_from_logits
 from cxr.parallel import batches, default_workers
 from cxr.progress import progress
@@ -177,7 +177,7 @@ def _export(model, folder: Path) -> None:
         network = _LogitsAndFeatures(model)
         network.eval()
         paddle.jit.save(network, str(built / "network"), input_spec=[shape])
-        write_json(built / _MANIFEST, {path.name: _sha256(path) for path in built.iterdir()})
+        write_json(built / _MANIFEST, {path.name: sha256(path) for path in built.iterdir()})
         try:
             built.rename(folder)
         except OSError:                          # a folder that is not empty stands there
@@ -200,13 +200,9 @@ def _complete(folder: Path) -> bool:
     """Whether every file of the export is there and unchanged."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        return bool(manifest) and all(_sha256(folder / name) == digest for name, digest in manifest.items())
+        return bool(manifest) and all(sha256(folder / name) == digest for name, digest in manifest.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _load(folder: Path):
