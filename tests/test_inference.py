@@ -29,15 +29,27 @@ def images(*shape):
     return np.random.default_rng(0).standard_normal(shape, "float32")
 
 
+@pytest.mark.parametrize("engine", ["onednn", "compiled"])
 @pytest.mark.parametrize("shape", [(4, 3, 64, 64), (1, 3, 96, 64)])
-def test_engines_agree(model, tmp_path, shape):
+def test_engines_agree(model, tmp_path, engine, shape):
     x = images(*shape)
-    scores, features = Predictor(model, "onednn", tmp_path)(x)
+    scores, features = Predictor(model, engine, tmp_path)(x)
     plain_scores, plain_features = Predictor(model, "dygraph")(x)
     assert scores.shape == (shape[0], 3) and features.shape == (shape[0], 512, shape[2] // 32, shape[3] // 32)
     assert np.abs(scores - plain_scores).max() < 1e-5
     assert np.abs(features - plain_features).max() < 1e-5 * np.abs(plain_features).max()
     assert np.allclose(scores.sum(axis=1), 1, atol=1e-6)
+
+
+def test_bfloat16_is_near_and_its_cost_is_said(model, tmp_path):
+    x = images(4, 3, 64, 64)
+    exact = Predictor(model, "onednn", tmp_path)(x)
+    rough = Predictor(model, "onednn", tmp_path, precision="bfloat16")
+    scores, features = rough(x)
+    assert scores.dtype == features.dtype == np.float32 and len(exports(tmp_path)) == 1
+    assert 1e-6 < np.abs(scores - exact[0]).max() < 0.1
+    sentence = inference.precision_cost(rough, model, x)
+    assert f"at most {np.abs(scores - exact[0]).max():.4f}" in sentence and "4 images" in sentence
 
 
 def exports(folder):
@@ -115,8 +127,13 @@ def test_a_foreign_file_in_the_way_is_a_plain_error(model, tmp_path):
 
 
 def test_engine_names(model):
-    with pytest.raises(InputError, match="auto, dygraph, onednn, not 'fast'"):
+    with pytest.raises(InputError, match="auto, onednn, compiled, dygraph, not 'fast'"):
         Predictor(model, "fast")
+    with pytest.raises(InputError, match="float32, bfloat16, float16, not 'int4'"):
+        Predictor(model, precision="int4")
+    for engine, precision in (("onednn", "float16"), ("dygraph", "bfloat16")):
+        with pytest.raises(InputError, match=f"{precision} is for GPUs here"):
+            Predictor(model, engine, precision=precision)
 
 
 class Constant:

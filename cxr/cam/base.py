@@ -97,10 +97,10 @@ class BaseCAM:
                 raws.append(raw)
                 maps.append(self._scaled(raw, x.shape[2:], scale == "shared"))
         drop_axis = (lambda a: a) if chosen.many else (lambda a: a[:, 0])
-        raws = [drop_axis(np.mean(views, 0)) for views in zip(*raws)]
+        raws = [drop_axis(maths.average(views)) for views in zip(*raws)]
         self.raw = raws if self.several else raws[0]
         self.outputs, self.scores, self.classes = _detached(outputs), _detached(scores), chosen.classes
-        return drop_axis(np.mean(maps, 0))
+        return drop_axis(maths.average(maps))
 
     def _targets(self, targets, probe):
         return Targets(targets, probe.scores)
@@ -116,7 +116,7 @@ class BaseCAM:
                 raise InputError(f"the map of layer {name!r} is not finite: check the weights for NaN")
         rectified = [np.maximum(layer, 0) if self.relu else layer for layer in raw]
         sized = [maths.upsample(maths.rescale(layer, shared), size) for layer in rectified]
-        merged = np.mean(sized, 0)
+        merged = maths.average(sized)
         return maths.rescale(merged, shared) if self.stretch else merged
 
     def _check_influence(self, evidence):

@@ -107,6 +107,11 @@ def rescale(maps, shared=False):
     return np.where(flat, 0, (maps - low) / np.where(flat, 1, span)).astype(np.float32)
 
 
+def average(arrays):
+    """Mean of a sequence of arrays; that of one is itself, not a copy (the maps of a batch are some 25 MB)."""
+    return arrays[0] if len(arrays) == 1 else np.mean(arrays, 0)
+
+
 def upsample(maps, size, align_corners=False):
     """(B, n, h, w) -> (B, n, *size), bilinear; pixel centres by default, as in `cv2.resize`."""
     tensor = paddle.to_tensor(np.ascontiguousarray(maps, np.float32))
