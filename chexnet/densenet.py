@@ -62,7 +62,7 @@ class _DenseLayer(nn.Layer):
         return paddle.concat([x, new], axis=1)
 
 
-class _Transition(nn.Layer):
+class Transition(nn.Layer):
     """Halve the channels with a 1x1 convolution and the size with average pooling.
 
     The pooling comes before the convolution: both are linear, so the order is free, and this one has a quarter of the
@@ -104,7 +104,7 @@ class DenseNet(nn.Layer):
                 channels += growth
             self._add_stage(f"db_conv_{number}", block)
             if number - 1 < len(blocks):
-                self._add_stage(f"tr_conv{number}_blk", _Transition(channels))
+                self._add_stage(f"tr_conv{number}_blk", Transition(channels))
                 channels //= 2
         self.batch_norm = nn.BatchNorm(channels, act="relu")
         self.pool2d_avg = nn.AdaptiveAvgPool2D(1)

@@ -40,10 +40,11 @@ class XrayDataset(Dataset):
         self.transform = transform
         self.seed = seed
         self.epoch = 0                           # set by the training loop: changes the augmentation
+        self.read = read_image                   # or a `cxr.cache.ResizedImages`, whose images the transform leaves so
 
     def picture(self, index: int):
         """What the transform is given: the image as (H, W, 3) uint8 RGB."""
-        return read_image(self.paths[index])
+        return self.read(self.paths[index])
 
     def __getitem__(self, index: int):
         image, label = self.picture(index), self.labels[index]

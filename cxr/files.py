@@ -14,11 +14,12 @@ from typing import BinaryIO
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike, durable: bool = True) -> Iterator[BinaryIO]:
     """`with replacing(path) as file:` a binary file that takes its name only once it is complete.
 
-    It is written beside its final place, flushed to disk, then renamed; after an exception nothing
-    remains of it and a previous file of that name is untouched. Missing folders are made.
+    It is written beside its final place, flushed to disk (unless not `durable`, for what can be made again and is
+    checked when read), then renamed; after an exception nothing remains of it and a previous file of that name is
+    untouched. Missing folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,8 +28,9 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -32,6 +32,7 @@ from cxr.runtime import threads
 ENGINES = ("auto", "onednn", "compiled", "dygraph")
 PRECISIONS = ("float32", "bfloat16", "float16")
 _MANIFEST = "manifest.json"
+_AT_ONCE = 8                                     # images; more at once fall out of the caches and are slower
 _KEPT = 8                                        # exported networks in the cache, some 30 to 230 MB each
 
 
@@ -168,6 +169,10 @@ class _Exported:
         self._lock = threading.Lock()
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = [self._part(x[start:start + _AT_ONCE]) for start in range(0, len(x), _AT_ONCE)]
+        return parts[0] if len(parts) == 1 else tuple(np.concatenate(results) for results in zip(*parts))
+
+    def _part(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with self._lock:                         # input and output buffers belong to the one predictor
             handle = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
             handle.reshape(x.shape)

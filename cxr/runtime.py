@@ -8,17 +8,22 @@ Pillow (or something else that brings zlib) must also be loaded before Paddle 2,
 of its own: the other way round neither Pillow nor OpenCV can read PNG files any more, and trying damages
 memory until the process crashes. Nothing mends that afterwards.
 
+glibc gives large blocks back to the system with every `free` and faults them in again, page by page, with the next
+`malloc`. Paddle frees and allocates every intermediate result, so it is told to keep up to a gigabyte: 5-20 % more
+images per second at batch 8.
+
 A variable that the user has set is never overridden. On Intel, ARM and GPU machines the settings
 change nothing: MKL ignores its variable on Intel, other processors do not run MKL at all.
 """
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import sys
 import warnings
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 
 def usable_cores() -> int:
@@ -43,6 +48,20 @@ def settings(cores: int) -> dict[str, str]:
     }
 
 
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1        # of glibc's mallopt
+_LARGEST_POOLED, _KEPT_FREE = 32 << 20, 1 << 30  # bytes; the first is the most that glibc accepts
+
+
+def keep_memory(environ: Mapping[str, str] = os.environ) -> None:
+    """Have glibc keep freed memory; nothing happens with other C libraries, or where the user set MALLOC_... ."""
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in environ):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, _LARGEST_POOLED)
+        mallopt(_TRIM_THRESHOLD, _KEPT_FREE)
+
+
 def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set what is unset and load Pillow. Called once, when `cxr` is first imported.
 
@@ -58,6 +77,7 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
         warnings.warn("Paddle was imported before any library that reads images, and its zlib breaks PNG files: they "
                       "cannot be read or written, and trying may crash this process. Start again, and import chexnet, "
                       "covid_resnet or cxr first.", RuntimeWarning, stacklevel=3)
+    keep_memory(environ)
     import PIL._imaging  # noqa: F401
 
 

@@ -1,15 +1,22 @@
 #!/usr/bin/env python
 """How fast is it, side by side in one run."""
+from __future__ import annotations
+
+import argparse
 import shlex
+import subprocess
 import sys
+import tempfile
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 
-from _cli import parser, positive, run
+from _cli import ROOT, parser, positive, run
 
 EXAMPLES = """\
-  python tools/benchmark.py inference                                   # scores and features, images a second
+  python tools/benchmark.py inference                                   # scores and maps, images a second
   python tools/benchmark.py inference --peer "python my_runner.py"      # another program beside ours
+  python tools/benchmark.py pipeline --images dataset/images --count 100
   python tools/benchmark.py cam --batch_size 8 --rounds 11 --json cam.json"""
 
 # Paddle as the published scripts run it: it takes one thread where nothing is set, and MKL chooses for itself.
@@ -17,19 +24,27 @@ PLAIN = {"OMP_NUM_THREADS": "1", "MKL_DEBUG_CPU_TYPE": ""}
 
 
 def arguments():
-    main = parser("Time things fairly: the candidates take turns; medians and ratios are printed.\n"
-                  "  inference  scores and last features of CheXNet and ResNet50: plain Paddle as the published\n"
-                  "             scripts run it (in a process of its own), the same with our settings, and the engine\n"
-                  "             of eval and cam\n"
+    main = parser("Time things fairly: the candidates take turns; medians and ratios are printed. Compared with is\n"
+                  "plain Paddle as the published scripts run it, in a process of its own.\n"
+                  "  inference  in memory: scores and all 14 maps of CheXNet, scores and features of ResNet50\n"
+                  "  pipeline   files in, files out: a folder of 1024 x 1024 X-rays to CheXNet's montages, and the\n"
+                  "             scores of ten crops (each candidate's figures are for the whole folder)\n"
+                  "  train      one training step of ResNet50\n"
+                  "  startup    whole processes: Python, Paddle's import, cam --help, cam of one image\n"
                   "  cam        all classes' maps of each CAM method against one bare forward of the same model:\n"
                   "             CheXNet, ResNet50, and that ResNet50 without its features/head split", EXAMPLES)
-    main.add_argument("what", choices=("inference", "cam", "plain-chexnet", "plain-resnet50"), metavar="inference|cam",
-                      help="what to time")
+    main.add_argument("what", choices=(*RACES, *WORKERS), metavar="|".join(RACES), help="what to time")
     main.add_argument("--batch_size", type=positive, default=8, help="images a run (default: %(default)s)")
-    main.add_argument("--rounds", type=positive, default=7, help="turns of each candidate (default: %(default)s)")
+    main.add_argument("--rounds", type=positive, help="turns of each candidate (default: 7; pipeline: 3)")
     main.add_argument("--peer", metavar="CMD", action="append", default=[],
-                      help="inference: a program that prints `ready`, then runs once for every line that it reads and "
-                           "prints a line; may be given several times")
+                      help="inference and train: a program that prints `ready`, then runs once for every line that it "
+                           "reads and prints a line; may be given several times")
+    main.add_argument("--bfloat16", action="store_true", help="inference: also the engine at that precision")
+    main.add_argument("--images", type=Path, metavar="FOLDER",
+                      help="pipeline: X-rays, repeated up to --count (default: phantoms of 1024 x 1024)")
+    main.add_argument("--count", type=positive, default=100, metavar="N",
+                      help="pipeline: montages to draw; a fifth of it gets ten crops (default: %(default)s)")
+    main.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)        # where a worker draws its montages
     main.add_argument("--json", type=Path, metavar="FILE", help="also write machine, seconds and ratios there")
     return main.parse_args()
 
@@ -37,62 +52,144 @@ def arguments():
 def main(args) -> None:
     from cxr.benchmark import machine, save_timings, serve, timing_table
 
-    if args.what.startswith("plain-"):
-        model, x = network(args.what[len("plain-"):]), images(args.batch_size)
-        serve(partial(forward, model, x))
+    if args.what in WORKERS:
+        serve(WORKERS[args.what](args))
         return
     print(", ".join(f"{name} {value}" for name, value in machine().items()), flush=True)
+    args.rounds = args.rounds or (3 if args.what == "pipeline" else 7)
     sections = {}
-    races = inference_races(args) if args.what == "inference" else cam_races(args)
-    for title, timings in races:
+    for title, timings, images in RACES[args.what](args):
         sections[title] = timings
-        print(timing_table(title, timings, args.batch_size), flush=True)
+        print(timing_table(title, timings, images), flush=True)
     if args.json:
         save_timings(args.json, sections)
 
 
-def network(name: str):
-    """A model with random weights, in eval mode."""
-    from chexnet.model import CheXNet
-    from covid_resnet import ResNet
-    model = CheXNet(14) if name == "chexnet" else ResNet(50, 4)
-    model.eval()
-    return model
-
-
-def images(batch_size: int):
-    import numpy as np
-    return np.random.default_rng(0).standard_normal((batch_size, 3, 224, 224), "float32")
-
-
-def forward(model, x):
-    import paddle
-    with paddle.no_grad():
-        return model(paddle.to_tensor(x)).numpy()
-
-
-def inference_races(args):
-    """(title, timings) of both models; the first candidate is plain Paddle."""
+def raced(candidates, args, first: str | None = None, peers=()):
+    """The race of `candidates` against the plain worker `first`, and against the peers' commands."""
     from cxr.benchmark import Worker, race
-    from cxr.inference import Predictor
-
-    x = images(args.batch_size)
-    for name in ("chexnet", "resnet50"):
-        model = network(name)
-        workers = {"plain Paddle": Worker([sys.executable, __file__, f"plain-{name}", "--batch_size",
-                                           str(args.batch_size)], PLAIN)}
-        workers.update({command: Worker(shlex.split(command), {}) for command in args.peer})
-        ours = {engine: partial(Predictor(model, engine), x) for engine in ("dygraph", "auto")}
-        yield name, race({**workers, **ours}, args.rounds)
+    told = [f"--{name}={getattr(args, name)}" for name in ("batch_size", "count", "images", "scratch")
+            if getattr(args, name)]
+    workers = {"plain Paddle": Worker([sys.executable, __file__, first, *told], PLAIN)} if first else {}
+    workers.update({command: Worker(shlex.split(command), {}) for command in peers})
+    try:
+        return race({**workers, **candidates}, args.rounds)
+    finally:
         for worker in workers.values():
             worker.close()
 
 
-def cam_races(args):
-    """(title, timings) of one model after the other; the first candidate of each is its bare forward."""
-    import paddle
+def inference(args):
+    """CheXNet's scores and maps, and ResNet50's scores and features."""
+    from _published import batch, network
 
+    from cxr.cam import CAM
+    from cxr.inference import EngineModel, Predictor, precision_cost
+
+    x, model = batch(args.batch_size), network("chexnet")
+    kinds = {"our settings, dygraph": ("dygraph", "float32"), "engine": ("auto", "float32")}
+    if args.bfloat16:
+        kinds["engine, bfloat16"] = ("auto", "bfloat16")
+    predictors = {name: Predictor(model, engine, precision=precision) for name, (engine, precision) in kinds.items()}
+    maps = {name: partial(CAM(EngineModel(model, predictor), EngineModel.LAYER), x, targets="all")
+            for name, predictor in predictors.items()}
+    bare = {"engine, scores alone": partial(predictors["engine"].logits, x)}
+    yield "CheXNet, 14 maps", raced({**maps, **bare}, args, "plain-chexnet-cam", args.peer), args.batch_size
+    if args.bfloat16:
+        print(precision_cost(predictors["engine, bfloat16"], model, x))
+    model = network("resnet50")
+    predictors = {name: Predictor(model, engine, precision=precision) for name, (engine, precision) in kinds.items()}
+    yield ("ResNet50, features", raced({name: partial(own, x) for name, own in predictors.items()}, args,
+                                       "plain-resnet50"), args.batch_size)
+
+
+def pipeline(args):
+    """Montages of a folder, and ten-crop scores of a part of it."""
+    from _published import network
+
+    from chexnet.data import ChestXrayDataSet
+    from chexnet.labels import CLASS_NAMES
+    from chexnet.recipe import CheXNetRecipe
+    from cxr.cam import CAM
+    from cxr.explain import explain
+    from cxr.inference import EngineModel, Predictor, predict
+    from cxr.preprocess import TenCrop
+
+    recipe, model = CheXNetRecipe(), network("chexnet")
+    predictor = Predictor(model)
+    method = CAM(EngineModel(model, predictor), EngineModel.LAYER)
+    with tempfile.TemporaryDirectory() as scratch:
+        args.images, args.scratch = args.images or phantoms(Path(scratch, "phantoms")), Path(scratch)
+        paths = repeated(args)
+        named = [(path, Path(f"{number}.png")) for number, path in enumerate(paths)]
+        ours = partial(explain, method, model.activation, recipe.cam_preprocess, CLASS_NAMES, named,
+                       Path(scratch, "cams"), batch_size=args.batch_size)
+        yield f"{len(paths)} montages", raced({"tools/cam.py": ours}, args, "plain-montages"), len(paths)
+
+        some = paths[:tenth(args)]
+        links = Path(scratch, "linked")          # a list names an image once
+        links.mkdir()
+        for number, path in enumerate(some):
+            (links / f"{number}.png").symlink_to(path.resolve())
+        lines = "".join(f"{number}.png{' 0' * len(CLASS_NAMES)}\n" for number in range(len(some)))
+        Path(scratch, "list.txt").write_text(lines, encoding="utf-8")
+        dataset = ChestXrayDataSet(links, Path(scratch, "list.txt"), TenCrop(recipe.preprocess))
+        yield (f"{len(some)} x 10 crops", raced({"tools/eval.py": partial(predict, predictor, dataset, 3)}, args,
+                                               "plain-ten-crop"), len(some))
+
+
+def phantoms(folder: Path) -> Path:
+    """Eight phantoms of 1024 x 1024 in `folder`."""
+    from cxr.phantom import write_folder
+    write_folder(folder, per_class=2, size=1024)
+    return folder
+
+
+def repeated(args) -> list[Path]:
+    """`--count` paths of images, those of `--images` over and over."""
+    from cxr.images import find_images
+    return list(islice(cycle(path for path, _ in find_images([args.images])), args.count))
+
+
+def tenth(args) -> int:
+    """How many of `--count` images get ten crops."""
+    return max(1, args.count // 5)
+
+
+def train(args):
+    """One training step of ResNet50."""
+    from _published import TrainingStep
+    yield ("ResNet50 step", raced({"our settings": TrainingStep(args.batch_size)}, args, "plain-train", args.peer),
+           args.batch_size)
+
+
+def startup(args):
+    """Whole processes. The image's engine is in the cache, as after any earlier use."""
+    from _published import network
+
+    from chexnet.labels import CLASS_NAMES
     from cxr.benchmark import race
+    from cxr.phantom import write_folder
+    from cxr.weights import save_weights
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, weights = Path(scratch, "phantoms"), Path(scratch, "chexnet.pdparams")
+        write_folder(folder, per_class=1, size=1024)
+        save_weights(network("chexnet"), weights, {"class_names": CLASS_NAMES})
+        image = next(folder.rglob("*.png"))
+        cam = [str(ROOT / "tools" / "cam.py")]
+        commands = {"import paddle": ["-c", "import cxr, paddle"], "python alone": ["-c", ""],
+                    "cam --help": [*cam, "--help"],
+                    "cam of one image": [*cam, "chexnet", str(image), "--ckpt", str(weights), "--save_dir", scratch]}
+        calls = {name: partial(subprocess.run, [sys.executable, *command], cwd=ROOT, capture_output=True, check=True)
+                 for name, command in commands.items()}
+        yield "process", race(calls, args.rounds), 0
+
+
+def cam(args):
+    """All classes' maps of one model after the other; the first candidate of each is its bare forward."""
+    import paddle
+    from _published import batch, forward, network
+
     from cxr.cam import METHODS
 
     class WithoutSplit(paddle.nn.Layer):
@@ -112,14 +209,40 @@ def cam_races(args):
         # Without the split every channel that AblationCAM leaves out costs a forward, so it is left out here.
         "ResNet50 without split": (WithoutSplit(network("resnet50")), "inner.block.15", fast[:-1]),
     }
-    x = images(args.batch_size)
+    x = batch(args.batch_size)
     for title, (model, layer, methods) in models.items():
         model.eval()
         candidates = {"one forward": partial(forward, model, x)}
         for name in methods:
             candidates[name] = partial(METHODS[name](model, layer), x, targets="all")
-        yield title, race(candidates, args.rounds)
+        yield title, raced(candidates, args), args.batch_size
 
+
+def plain_forward(name: str, args):
+    """A `Worker` of the bare model, as the published code builds it."""
+    from _published import batch, forward, in_published_order, network
+    return partial(forward, in_published_order(network(name)), batch(args.batch_size))
+
+
+def plain_train(args):
+    from _published import TrainingStep
+    return TrainingStep(args.batch_size)
+
+
+def plain_montages(args):
+    from _published import in_published_order, montages, network
+    return partial(montages, in_published_order(network("chexnet-cam")), repeated(args), args.scratch)
+
+
+def plain_ten_crop(args):
+    from _published import in_published_order, network, ten_crop_scores
+    return partial(ten_crop_scores, in_published_order(network("chexnet")), repeated(args)[:tenth(args)])
+
+
+RACES = {"inference": inference, "pipeline": pipeline, "train": train, "startup": startup, "cam": cam}
+WORKERS = {"plain-chexnet-cam": partial(plain_forward, "chexnet-cam"),
+           "plain-resnet50": partial(plain_forward, "resnet50"), "plain-train": plain_train,
+           "plain-montages": plain_montages, "plain-ten-crop": plain_ten_crop}
 
 if __name__ == "__main__":
     args = arguments()
