@@ -1,0 +1,78 @@
+"""Operating points: from which probability on a finding is called, and the file beside the weights that says so."""
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cxr.errors import InputError
+from cxr.files import sha256, write_json
+
+_REMEDY = "fit it again with `tools/eval.py MODEL --fit youden`, or remove it"
+
+
+@dataclass(frozen=True)
+class Operating:
+    """Where a classifier was told to operate, fitted on images that are not the test images.
+
+    `thresholds`: class -> probability as the model gives it (before `temperature`); a finding is called at or above
+    it. nan for a class whose threshold could not be fitted; empty for exclusive classes, where the highest score
+    decides.
+    `prevalence`: class -> share of positives among the images it was fitted on, 0 to 1.
+    `rule`: `youden`, `sensitivity 0.90`. `fitted_on`: the list, as a sentence shows it.
+    `temperature`: dividing the logits by it makes the probabilities those that occur; 1 changes nothing.
+    """
+    thresholds: Mapping[str, float]
+    prevalence: Mapping[str, float]
+    rule: str
+    fitted_on: str
+    temperature: float = 1.0
+
+
+def operating_path(ckpt: str | os.PathLike) -> Path:
+    """`best.pdparams` -> `best.thresholds.json` beside it."""
+    return Path(ckpt).with_suffix(".thresholds.json")
+
+
+def write_operating(ckpt: str | os.PathLike, operating: Operating) -> Path:
+    """Store the operating point beside the weights, tied to their content by SHA-256; returns the file's path."""
+    path = operating_path(ckpt)
+    write_json(path, {"weights_sha256": sha256(ckpt), **asdict(operating)})
+    return path
+
+
+def read_operating(ckpt: str | os.PathLike) -> Operating | None:
+    """The operating point stored beside these weights; None where there is none.
+
+    Raises InputError where the file is damaged or belongs to other weights.
+    """
+    path = operating_path(ckpt)
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"is not JSON ({error})") from None
+    try:
+        thresholds, prevalence = (
+            {str(name): math.nan if value is None else float(value) for name, value in stored[key].items()}
+            for key in ("thresholds", "prevalence"))
+        operating = Operating(thresholds, prevalence, str(stored["rule"]), str(stored["fitted_on"]),
+                              float(stored["temperature"]))
+        belongs_to = stored["weights_sha256"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, f"does not hold what it should ({type(error).__name__}: {error})") from None
+    numbers = [*thresholds.values(), *prevalence.values()]
+    if not thresholds.keys() <= prevalence.keys() or any(not 0 <= value <= 1 for value in numbers if value == value) \
+            or not 0 < operating.temperature < math.inf:
+        raise _damaged(path, "holds numbers that cannot be")
+    if belongs_to != sha256(ckpt):
+        raise InputError(f"{path} was fitted to other weights than {ckpt}; {_REMEDY}.")
+    return operating
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"{path} {what}; {_REMEDY}.")
