@@ -1,0 +1,122 @@
+"""How sure is it: bootstrap over patients, so that several images of one patient do not count as several proofs.
+
+Patients, not images, are drawn with replacement (Efron and Tibshirani 1993, cluster bootstrap), and an image
+counts as often as its patient was drawn. Drawing so only changes weights, so every class is sorted once and a
+resample is a weighted count: 1,000 resamples of 22,433 images and 14 findings take seconds.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+RESAMPLES = 1000
+_TAIL = 0.025                                    # beyond each end of a 95 % interval
+_LEAST = round(1 / _TAIL)                        # with fewer resamples there is nothing beyond its ends
+_CELLS = 1 << 22                                 # largest array of a block, 32 MB
+
+
+@dataclass(frozen=True)
+class Interval:
+    """95 % interval (percentiles 2.5 and 97.5) from `kept` resamples; nan where fewer than 40 were defined."""
+    low: float
+    high: float
+    kept: int
+
+
+def interval(samples: np.ndarray) -> Interval:
+    """Interval of one figure over its resamples (R,); those in which it is nan (0/0) are left out."""
+    known = samples[~np.isnan(samples)]
+    if len(known) < _LEAST:
+        return Interval(float("nan"), float("nan"), len(known))
+    low, high = np.percentile(known, [100 * _TAIL, 100 * (1 - _TAIL)])
+    return Interval(float(low), float(high), len(known))
+
+
+def p_value(differences: np.ndarray) -> float:
+    """Two-sided p of "no difference" from paired resamples (R,): twice the share on the rarer side of 0.
+
+    One is added to count and number, so it is never below 2 / (R + 1); nan with fewer than 40 defined resamples.
+    """
+    known = differences[~np.isnan(differences)]
+    if len(known) < _LEAST:
+        return float("nan")
+    rarer = min((known <= 0).sum(), (known >= 0).sum())
+    return float(min(1, 2 * (rarer + 1) / (len(known) + 1)))
+
+
+class Resamples:
+    """The draws of a bootstrap: the same patients and seed give the same draws, so that two systems are paired.
+
+    Args:
+        patients: for every image the patient it shows, (N,) of any kind that sorts.
+        count: number of resamples, R.
+        seed: of the draws.
+    """
+
+    def __init__(self, patients: Sequence, count: int = RESAMPLES, seed: int = 0):
+        known, self.patient = np.unique(np.asarray(patients), return_inverse=True)
+        self.patients, self.count, self.seed = len(known), count, seed
+
+    def draws(self) -> Iterator[np.ndarray]:
+        """How often each patient was drawn, in blocks (patients, resamples of the block), float64."""
+        rng = np.random.default_rng(self.seed)
+        size = max(1, min(64, _CELLS // max(len(self.patient), 1)))
+        for start in range(0, self.count, size):
+            block = [np.bincount(rng.integers(self.patients, size=self.patients), minlength=self.patients)
+                     for _ in range(min(size, self.count - start))]
+            yield np.stack(block, axis=1).astype(np.float64)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Sum of each column of (N, M) per-image values over the images of every resample: (R, M).
+
+        Counts, and with them every share and mean, are ratios of two such sums.
+        """
+        per_patient = np.zeros((values.shape[1], self.patients))
+        for column, own in zip(values.T, per_patient):
+            own += np.bincount(self.patient, column, self.patients)
+        return np.concatenate([(per_patient @ drawn).T for drawn in self.draws()])
+
+    def ranking(self, scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """AUROC and average precision of (N, K) scores against (N, K) truth: two arrays (R, K).
+
+        nan where a resample holds no positives of a class (AUROC: or no negatives).
+        """
+        classes = [Ranking(scores[:, k], truth[:, k], self.patient, self.patients) for k in range(scores.shape[1])]
+        blocks = [np.stack([own(drawn) for own in classes], axis=-1) for drawn in self.draws()]
+        areas, precisions = np.concatenate(blocks, axis=1)
+        return areas, precisions
+
+
+class Ranking:
+    """AUROC and average precision of one class for any number of weightings, exact with ties.
+
+    Args: scores (N,), positive (N,) bool, patient (N,) indices below `patients`.
+    """
+
+    def __init__(self, scores: np.ndarray, positive: np.ndarray, patient: np.ndarray, patients: int):
+        positive = np.asarray(positive, bool)
+        value = np.unique(scores, return_inverse=True)[1]
+        # Only scores that positives have matter: negatives are either tied with one of them or lie between two.
+        steps = np.unique(value[positive])
+        self.steps = len(steps)
+        place = np.searchsorted(steps, value)
+        tied = np.isin(value, steps)
+        row = np.where(positive, place, np.where(tied, self.steps + place, 2 * self.steps + place))
+        self._counts = csr_matrix((np.ones(len(row)), (row, patient)), shape=(3 * self.steps + 1, patients))
+
+    def __call__(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of the patients (patients, B) to AUROC (B,) and average precision (B,), nan for 0/0."""
+        counted = self._counts @ weights
+        positives, tied, between = np.split(counted, [self.steps, 2 * self.steps])
+        all_positives = positives.sum(axis=0)
+        negatives = tied.sum(axis=0) + between.sum(axis=0)
+        below = np.cumsum(between[:-1] + tied, axis=0) - tied
+        found = np.cumsum(positives[::-1], axis=0)[::-1]
+        called = found + negatives - below
+        with np.errstate(invalid="ignore", divide="ignore"):
+            area = (positives * (below + tied / 2)).sum(axis=0) / (all_positives * negatives)
+            precision = np.where(called > 0, found / called, 0)      # nothing called: nothing gained either
+            return area, (positives * precision).sum(axis=0) / all_positives
