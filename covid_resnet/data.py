@@ -1,7 +1,6 @@
 """Class folders of X-rays: the 7:2:1 lists, mean and standard deviation, and the data set of the COVID notebook."""
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from covid_resnet.labels import CLASS_NAMES
-from cxr.data import XrayDataset, read_list, require_files
+from covid_resnet.lists import read_labels
+from cxr.data import XrayDataset
 from cxr.errors import InputError
 from cxr.files import write_text
 from cxr.images import SUFFIXES, read_image
+from cxr.lists import require_files
 
 SPLITS = {"train": 0.7, "val": 0.2, "test": 0.1}
 
@@ -34,17 +35,9 @@ class CovidDataset(XrayDataset):
 
     def __init__(self, base_dir: str | os.PathLike, label_path: str | os.PathLike, transform: Callable | None = None,
                  class_names: Sequence[str] = CLASS_NAMES, seed: int = 0):
-        names, numbers, labels = [], [], []
-        for number, line in read_list(label_path):
-            name, _, label = line.rpartition(" ")
-            if not name or not label.isdigit() or int(label) >= len(class_names):
-                raise InputError(f"{label_path}, line {number}: '{line[-60:]}' is not `FOLDER/NAME INDEX` with an "
-                                 f"index from 0 to {len(class_names) - 1}: correct the line.")
-            names.append(name)
-            numbers.append(number)
-            labels.append(int(label))
-        require_files(base_dir, names, numbers, label_path)
-        super().__init__(base_dir, names, np.array(labels, "int64"), class_names, transform, seed)
+        listed = read_labels(label_path, class_names)
+        require_files(base_dir, listed.names, listed.numbers, label_path)
+        super().__init__(base_dir, listed.names, listed.labels, class_names, transform, seed)
 
     def picture(self, index: int) -> np.ndarray:
         return super().picture(index).astype("float32")
@@ -82,18 +75,6 @@ def find_classes(data_dir: str | os.PathLike) -> dict[str, list[str]]:
         raise InputError(f"{root} holds {len(classes)} folders of images, and two classes are the least: name the "
                          "folder whose subfolders are the classes.")
     return classes
-
-
-def read_patients(csv_file: str | os.PathLike) -> dict[str, str]:
-    """Image name -> patient, from a table with the columns `file` and `patient`. Raises `InputError`."""
-    try:
-        with open(csv_file, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{csv_file} is no readable table ({error}): check the path.") from None
-    if not rows or not {"file", "patient"} <= set(rows[0]):
-        raise InputError(f"{csv_file} needs the columns `file` and `patient`.")
-    return {row["file"]: row["patient"] for row in rows}
 
 
 def split(classes: Mapping[str, Sequence[str]], patients: Mapping[str, str] | None = None,

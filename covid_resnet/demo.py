@@ -9,6 +9,7 @@ import paddle
 from paddle.optimizer import Adam
 
 from covid_resnet import data
+from covid_resnet.lists import read_patients
 from covid_resnet.recipe import CovidResNetRecipe
 from covid_resnet.schedule import CosineWarmup
 from cxr import phantom, pictures
@@ -16,7 +17,8 @@ from cxr.cam import GradCAM
 from cxr.files import write_csv
 from cxr.inference import Predictor, predict
 from cxr.localisation import chance, hits, scale_box
-from cxr.metrics import evaluate, scores_from_logits, write_predictions
+from cxr.metrics import evaluate, scores_from_logits
+from cxr.predictions import write_predictions
 from cxr.preprocess import Preprocess
 from cxr.progress import progress
 from cxr.recipe import metadata
@@ -48,7 +50,7 @@ def run_demo(save_dir: Path, per_class: int, epochs: int, seed: int) -> DemoResu
     with progress(None, total=per_class * len(phantom.CLASS_NAMES), desc="draw phantoms") as bar:
         phantom.write_folder(xrays, per_class=per_class, seed=seed, progress=lambda done, total: bar.update())
     classes = data.find_classes(xrays)
-    lists = data.write_lists(data.split(classes, data.read_patients(xrays / "sources.csv"), seed), save_dir)
+    lists = data.write_lists(data.split(classes, read_patients(xrays / "sources.csv"), seed), save_dir)
     names = tuple(classes)
     train_set, val_set, test_set = (data.CovidDataset(xrays, lists[part], PREPROCESS, names, seed)
                                     for part in ("train", "val", "test"))

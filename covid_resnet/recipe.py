@@ -70,6 +70,7 @@ class CovidResNetRecipe(Recipe):
     def _lists(self, args) -> tuple:
         """Paths of the training and validation lists, made where there are none, and the class names."""
         from covid_resnet import data
+        from covid_resnet.lists import read_patients
         if bool(args.train_list) != bool(args.val_list):
             raise InputError("--train_list and --val_list go together: give both or neither.")
         classes = data.find_classes(args.data_dir)
@@ -80,7 +81,7 @@ class CovidResNetRecipe(Recipe):
             given = (args.train_list, args.val_list) if args.train_list else in_place[:2]
             return *given, tuple(classes)
         table = Path(args.patients) if args.patients else Path(args.data_dir, "sources.csv")
-        patients = data.read_patients(table) if args.patients or table.exists() else None
+        patients = read_patients(table) if args.patients or table.exists() else None
         names = [name for own in classes.values() for name in own]
         unknown = sum(name not in patients for name in names) if patients is not None else 0
         if patients is not None and unknown == len(names):

@@ -1,4 +1,4 @@
-"""How good is it: areas under the curve, precision, recall, F1, and the table that shows them."""
+"""How good is it: areas under the curve, precision, recall, specificity, F1, and the table that shows them."""
 from __future__ import annotations
 
 import warnings
@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from prettytable import PrettyTable
 from scipy.special import expit, log_expit, log_softmax, logsumexp, softmax
-from sklearn.metrics import confusion_matrix, roc_auc_score
-
-from cxr.files import write_csv
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -29,6 +27,41 @@ def auroc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) ->
     if undefined:
         warnings.warn(f"AUROC is undefined, and left out of the mean, for {', '.join(undefined)}.", stacklevel=2)
     return areas
+
+
+def average_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Average precision of each class, the area under its precision-recall steps: (N, K) each to (K,) float64.
+
+    nan for a class without positives. Chance gives the share of positives, not 0.5.
+    """
+    return np.array([average_precision_score(labels[:, k], scores[:, k]) if labels[:, k].any() else np.nan
+                     for k in range(scores.shape[1])])
+
+
+def mean(figures: np.ndarray) -> float:
+    """Mean over the classes whose figure is defined; nan where none is."""
+    known = figures[~np.isnan(figures)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def truth_of(labels: np.ndarray, n_classes: int, activation: str) -> np.ndarray:
+    """Labels as a table of yes and no, (N, n_classes) bool: they are one already for `sigmoid`, indices for `softmax`.
+    """
+    return labels > 0 if activation == "sigmoid" else np.eye(n_classes, dtype=bool)[labels]
+
+
+def outcomes(truth: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """True positives, false positives, false negatives and true negatives: two (..., N, K) bool to (4, ..., K)."""
+    cases = (truth & chosen, ~truth & chosen, truth & ~chosen, ~truth & ~chosen)
+    return np.stack([case.sum(axis=-2) for case in cases])
+
+
+def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall (sensitivity), specificity and F1 from `outcomes` of any further shape; nan for 0/0."""
+    hit, false_alarm, missed, spared = counts
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {"precision": hit / (hit + false_alarm), "recall": hit / (hit + missed),
+                "specificity": spared / (spared + false_alarm), "F1": 2 * hit / (2 * hit + false_alarm + missed)}
 
 
 def scores_from_logits(logits: np.ndarray, activation: str) -> np.ndarray:
@@ -71,25 +104,16 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str],
     ones. What is 0/0 (the precision of a class never predicted) is `nan`.
     """
     scores = scores_from_logits(logits, activation)
+    truth = truth_of(labels, len(class_names), activation)
     if activation == "sigmoid":
-        truth, chosen, confusion = labels > 0, scores >= 0.5, None
+        chosen, confusion = scores >= 0.5, None
         accuracy = float((truth == chosen).mean())
     else:
         confusion = confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(len(class_names)))
-        truth = np.eye(len(class_names), dtype=bool)[labels]
-        chosen = np.eye(len(class_names), dtype=bool)[scores.argmax(axis=1)]
+        chosen = truth_of(scores.argmax(axis=1), len(class_names), activation)
         accuracy = float(np.trace(confusion) / len(labels))
-    hits = (truth & chosen).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        columns = {
-            "AUROC": auroc(scores, truth, class_names),
-            "precision": hits / chosen.sum(axis=0),
-            "recall": hits / truth.sum(axis=0),
-            "F1": 2 * hits / (chosen.sum(axis=0) + truth.sum(axis=0)),
-        }
-    areas = columns["AUROC"][~np.isnan(columns["AUROC"])]
-    values = {"loss": log_loss(logits, labels, activation), "accuracy": accuracy,
-              "AUROC_avg": float(areas.mean()) if areas.size else float("nan")}
+    columns = {"AUROC": auroc(scores, truth, class_names), **rates(outcomes(truth, chosen))}
+    values = {"loss": log_loss(logits, labels, activation), "accuracy": accuracy, "AUROC_avg": mean(columns["AUROC"])}
     for metric, column in columns.items():
         values.update({f"{metric}_{name}": float(value) for name, value in zip(class_names, column)})
     table = PrettyTable(["Type", "Images", "Precision", "Recall", "F1_Score", "AUROC"], align="r")
@@ -103,21 +127,3 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str],
 def headline(values: dict[str, float]) -> str:
     """`loss 0.182, accuracy 0.965, mean AUROC 0.991`."""
     return f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.4f}, mean AUROC {values['AUROC_avg']:.4f}"
-
-
-def write_predictions(path, names: Sequence[str], logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str],
-                      activation: str) -> None:
-    """Write one row an image: `image`, its label(s), and `prob_<class>` of every class.
-
-    Exclusive classes have the columns `label` and `predicted` with class names, independent findings one column
-    `label_<class>` of 0/1 each.
-    """
-    scores = scores_from_logits(logits, activation)
-    if activation == "sigmoid":
-        header = [f"label_{name}" for name in class_names]
-        truth = labels.astype(int).tolist()
-    else:
-        header = ["label", "predicted"]
-        truth = [[class_names[label], class_names[row.argmax()]] for label, row in zip(labels, scores)]
-    rows = ([name, *told, *(f"{score:.7g}" for score in row)] for name, told, row in zip(names, truth, scores))
-    write_csv(path, ["image", *header, *(f"prob_{name}" for name in class_names)], rows)

@@ -119,13 +119,11 @@ def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
 
 def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabels: Sequence[str]) -> np.ndarray:
     """Training curves side by side, one panel each: title -> (x values, y values)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(2, len(series))
     rows = -(-len(series) // columns)
     figure = Figure(figsize=(6 * columns, 4 * rows), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)               # no pyplot: no global state, works without a display
     for place, ((title, (x, y)), xlabel) in enumerate(zip(series.items(), xlabels), 1):
         axes = figure.add_subplot(rows, columns, place)
         axes.plot(x, y, color="red", marker="." if len(x) < 30 else None)
@@ -133,5 +131,13 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel
         axes.set_xlabel(xlabel, fontsize="large")
         axes.set_ylabel(title.split()[-1], fontsize="large")
         axes.grid(True)
+    return drawn(figure)
+
+
+def drawn(figure) -> np.ndarray:
+    """A Matplotlib figure as a picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)               # no pyplot: no global state, works without a display
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -4,9 +4,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
 
 from cxr.errors import InputError
 from cxr.files import sha256, write_json
@@ -30,6 +32,55 @@ class Operating:
     rule: str
     fitted_on: str
     temperature: float = 1.0
+
+
+def parse_rule(text: str) -> float | None:
+    """The sensitivity that a rule asks for: `youden` -> None, `sensitivity=0.90` -> 0.9. Raises `InputError`."""
+    if text == "youden":
+        return None
+    name, _, value = text.replace("=", " ").partition(" ")
+    try:
+        sensitivity = float(value)
+    except ValueError:
+        sensitivity = math.nan
+    if name != "sensitivity" or not 0 < sensitivity <= 1:
+        raise InputError(f"--fit '{text}' is no rule for thresholds: write youden, or sensitivity=0.90.")
+    return sensitivity
+
+
+def choose_threshold(scores: np.ndarray, positive: np.ndarray, sensitivity: float | None = None) -> float:
+    """The score from which on a finding is called, one of `scores` (N,); nan without positives or negatives.
+
+    Without `sensitivity` the one with the largest sensitivity + specificity - 1 (Youden 1950), with it the highest
+    one that finds at least that share of the positives; of equals the highest.
+    """
+    from sklearn.metrics import roc_curve
+
+    if not 0 < np.count_nonzero(positive) < len(positive):
+        return math.nan
+    false_alarms, found, thresholds = roc_curve(positive, scores, drop_intermediate=False)
+    # The first point calls nothing at all, which is no threshold.
+    index = int(np.argmax((found - false_alarms)[1:] if sensitivity is None else found[1:] >= sensitivity))
+    return float(thresholds[1:][index])
+
+
+def fit_operating(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str], activation: str, rule: str,
+                  fitted_on: str) -> Operating:
+    """Thresholds and temperature from the scores (N, K) and labels of a validation set.
+
+    Exclusive classes (`softmax`) get a temperature only. Raises `InputError` for an unknown rule, and where no
+    temperature fits.
+    """
+    from cxr.calibration import fit_temperature
+    from cxr.metrics import truth_of
+
+    sensitivity = parse_rule(rule)
+    truth = truth_of(labels, len(class_names), activation)
+    thresholds = {name: choose_threshold(scores[:, k], truth[:, k], sensitivity)
+                  for k, name in enumerate(class_names)} if activation == "sigmoid" else {}
+    prevalence = {name: float(truth[:, k].mean()) for k, name in enumerate(class_names)}
+    return Operating(thresholds, prevalence, "youden" if sensitivity is None else f"sensitivity {sensitivity:.2f}",
+                     fitted_on, fit_temperature(scores, labels, activation))
 
 
 def operating_path(ckpt: str | os.PathLike) -> Path:

@@ -22,6 +22,7 @@ from paddle import nn  # noqa: E402
 
 import cxr  # noqa: E402, F401  before Paddle
 from covid_resnet import CosineWarmup, data  # noqa: E402
+from covid_resnet.lists import read_patients  # noqa: E402
 from cxr import phantom, pictures  # noqa: E402
 from cxr.cam import GradCAM, pvt_tokens, swin_tokens, vit_tokens  # noqa: E402
 from cxr.localisation import chance, hits, scale_box  # noqa: E402
@@ -76,7 +77,7 @@ def main() -> None:
     side, layer, tokens = NETWORKS[args.network]
     phantom.write_folder(args.save_dir / "xrays", per_class=args.per_class)
     classes = data.find_classes(args.save_dir / "xrays")
-    patients = data.read_patients(args.save_dir / "xrays" / "sources.csv")
+    patients = read_patients(args.save_dir / "xrays" / "sources.csv")
     lists = data.write_lists(data.split(classes, patients), args.save_dir)
     preprocess = Preprocess(resize=(side, side), crop=None)
     train_set, val_set, test_set = (

@@ -8,7 +8,8 @@ import paddle
 import pytest
 
 from covid_resnet import BasicBlock, BottleneckBlock, Cosine, CosineWarmup, CovidDataset, GradCAM, ResNet, get_mean_std
-from covid_resnet.data import check_folders, find_classes, read_patients, split, write_lists
+from covid_resnet.data import check_folders, find_classes, split, write_lists
+from covid_resnet.lists import read_patients
 from cxr.errors import InputError
 from cxr.images import read_image
 from cxr.pictures import save_picture

@@ -1,12 +1,11 @@
 """How good is it: figures small enough to check by hand."""
-import csv
 import math
 import warnings
 
 import numpy as np
 import pytest
 
-from cxr.metrics import auroc, evaluate, headline, log_loss, scores_from_logits, write_predictions
+from cxr.metrics import auroc, evaluate, headline, log_loss, scores_from_logits
 
 
 def column(*values):
@@ -137,27 +136,3 @@ def test_table():
 def test_headline():
     values = {"loss": 0.18249, "accuracy": 0.965, "AUROC_avg": float("nan")}
     assert headline(values) == "loss 0.1825, accuracy 0.9650, mean AUROC nan"
-
-
-# --- predictions ---------------------------------------------------------------------------------------------------
-
-def rows_of(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def test_predictions_of_exclusive_classes(tmp_path):
-    write_predictions(tmp_path / "p.csv", ["ä, b.png", "c.png"], EXCLUSIVE[1:3], np.array([1, 1]), ["a", "b", "c"],
-                      "softmax")
-    header, first, second = rows_of(tmp_path / "p.csv")
-    assert header == ["image", "label", "predicted", "prob_a", "prob_b", "prob_c"]
-    assert first[:3] == ["ä, b.png", "b", "a"] and second[:3] == ["c.png", "b", "b"]
-    assert [float(cell) for cell in first[3:]] == pytest.approx([.6, .3, .1], abs=1e-6)
-
-
-def test_predictions_of_independent_findings(tmp_path):
-    write_predictions(tmp_path / "p.csv", ["a.png"], logit([[[.9, .2], [.7, .4]]]), np.array([[1.0, 0.0]]), ["x", "y"],
-                      "sigmoid")
-    header, row = rows_of(tmp_path / "p.csv")
-    assert header == ["image", "label_x", "label_y", "prob_x", "prob_y"]
-    assert row[:3] == ["a.png", "1", "0"] and [float(cell) for cell in row[3:]] == pytest.approx([.8, .3])
