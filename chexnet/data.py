@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from PIL import Image
 
@@ -31,6 +32,7 @@ class ChestXrayDataSet(XrayDataset):
         listed = read_labels(image_list_file, class_names)
         require_files(data_dir, listed.names, listed.numbers, image_list_file)
         super().__init__(data_dir, listed.names, listed.labels, class_names, transform, seed)
+        self.list_file = Path(image_list_file)
 
     def picture(self, index: int) -> Image.Image:
         return Image.fromarray(super().picture(index))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chexnet.labels import CLASS_NAMES
+from chexnet.published import PUBLISHED_FIGURES
 from cxr.errors import InputError
 from cxr.preprocess import Augment, Preprocess
 from cxr.recipe import Defaults, Recipe
@@ -16,6 +17,8 @@ class CheXNetRecipe(Recipe):
     name = "chexnet"
     summary = "DenseNet121 with 14 sigmoid outputs, class activation maps (CheXNet)"
     class_names = tuple(CLASS_NAMES)
+    activation = "sigmoid"
+    published_figures = PUBLISHED_FIGURES
     arch = {"layers": 121}
     preprocess = Preprocess()
     # The published scores were trained and tested on Pillow images, the published CAM pictures drawn from arrays.
@@ -63,6 +66,8 @@ class CheXNetRecipe(Recipe):
         parser.add_argument("--data_dir", default="dataset/images", help="folder of the images (default: %(default)s)")
         parser.add_argument("--test_list", default="dataset/labels/test_list.txt",
                             help="lines of `NAME 0 1 0 ...` (default: %(default)s)")
+        parser.add_argument("--val_list", default="dataset/labels/val_list.txt",
+                            help="the same for --fit (default: %(default)s)")
 
     def train_sets(self, args) -> tuple:
         from chexnet.data import ChestXrayDataSet
@@ -72,6 +77,18 @@ class CheXNetRecipe(Recipe):
     def test_set(self, args, class_names, ckpt):
         from chexnet.data import ChestXrayDataSet
         return ChestXrayDataSet(args.data_dir, args.test_list, class_names=class_names)
+
+    def val_set(self, args, class_names, ckpt):
+        from chexnet.data import ChestXrayDataSet
+        return ChestXrayDataSet(args.data_dir, args.val_list, class_names=class_names)
+
+    def read_labels(self, path, class_names):
+        from chexnet.lists import read_labels
+        return read_labels(path, class_names)
+
+    def patients(self, args, names):
+        from chexnet.lists import patient_of
+        return [patient_of(name) for name in names]
 
     def optimizer(self, args, parameters, steps_per_epoch: int) -> tuple:
         from paddle.optimizer import Adam

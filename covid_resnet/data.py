@@ -38,6 +38,7 @@ class CovidDataset(XrayDataset):
         listed = read_labels(label_path, class_names)
         require_files(base_dir, listed.names, listed.numbers, label_path)
         super().__init__(base_dir, listed.names, listed.labels, class_names, transform, seed)
+        self.list_file = Path(label_path)
 
     def picture(self, index: int) -> np.ndarray:
         return super().picture(index).astype("float32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from covid_resnet.labels import CLASS_NAMES
+from covid_resnet.published import PUBLISHED_FIGURES
 from cxr.errors import InputError
 from cxr.preprocess import Preprocess
 from cxr.recipe import Defaults, Recipe
@@ -15,6 +16,8 @@ class CovidResNetRecipe(Recipe):
     name = "covid_resnet"
     summary = "ResNet 18-152 on class folders, Momentum + CosineWarmup, Grad-CAM (COVID notebook)"
     class_names = CLASS_NAMES
+    activation = "softmax"
+    published_figures = PUBLISHED_FIGURES
     arch = {"layers": 50}
     # Mean and standard deviation of the notebook's 21,165 images, of pixels 0-255. The notebook resizes the shorter
     # side, which on its square images is the same as resizing both; other shapes would not stack into batches.
@@ -54,9 +57,13 @@ class CovidResNetRecipe(Recipe):
                                  "a shorter run)")
 
     def add_test_arguments(self, parser) -> None:
-        parser.add_argument("--data_dir", required=True, help="folder that the names in the list are relative to")
+        parser.add_argument("--data_dir", help="folder that the names in the list are relative to")
         parser.add_argument("--test_list", help="lines of `FOLDER/NAME INDEX` (default: test.txt beside the "
                                                 "checkpoint, where `train` put it, or in data_dir)")
+        parser.add_argument("--val_list", help="the same for --fit (default: likewise val.txt)")
+        parser.add_argument("--patients", metavar="CSV",
+                            help="table with the columns `file` and `patient` (default: sources.csv in data_dir if it "
+                                 "is there; otherwise every image counts as a patient)")
 
     def train_sets(self, args) -> tuple:
         from covid_resnet import data
@@ -100,14 +107,38 @@ class CovidResNetRecipe(Recipe):
         return paths["train"], paths["val"], tuple(classes)
 
     def test_set(self, args, class_names, ckpt):
+        return self._listed(args, args.test_list, "test", class_names, ckpt)
+
+    def val_set(self, args, class_names, ckpt):
+        return self._listed(args, args.val_list, "val", class_names, ckpt)
+
+    def _listed(self, args, given: str | None, part: str, class_names, ckpt):
+        """The set of a list that was given, or that `train` made."""
         from covid_resnet import data
-        test_list = args.test_list
-        if not test_list:
-            places = [Path(ckpt).parent / "test.txt", Path(args.data_dir, "test.txt")]
-            test_list = next((path for path in places if path.exists()), None)
-            if test_list is None:
-                raise InputError(f"neither {places[0]} nor {places[1]} exists: name the list with --test_list.")
-        return data.CovidDataset(args.data_dir, test_list, class_names=class_names)
+        if not args.data_dir:
+            raise InputError("--data_dir is needed: name the folder that the names in the list are relative to.")
+        if not given:
+            places = [Path(ckpt).parent / f"{part}.txt", Path(args.data_dir, f"{part}.txt")]
+            given = next((path for path in places if path.exists()), None)
+            if given is None:
+                raise InputError(f"neither {places[0]} nor {places[1]} exists: name the list with --{part}_list.")
+        return data.CovidDataset(args.data_dir, given, class_names=class_names)
+
+    def read_labels(self, path, class_names):
+        from covid_resnet.lists import read_labels
+        return read_labels(path, class_names)
+
+    def patients(self, args, names):
+        from covid_resnet.lists import read_patients
+        table = args.patients or (args.data_dir and Path(args.data_dir, "sources.csv"))
+        if not table or not (args.patients or table.exists()):
+            return list(names)
+        known = read_patients(table)
+        if not any(name in known for name in names):
+            raise InputError(f"{table} knows the patient of none of the images: its column `file` must hold names like "
+                             f"{names[0]}.")
+        # A name cannot be mistaken for a patient: it has a folder before it.
+        return [known.get(name) or name for name in names]
 
     def optimizer(self, args, parameters, steps_per_epoch: int) -> tuple:
         from paddle.optimizer import Momentum

@@ -1,13 +1,13 @@
 """Do the probabilities mean what they say: reliability, expected calibration error, temperature scaling."""
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logit
 
-from cxr.errors import InputError
 from cxr.metrics import log_loss, scores_from_logits
 
 BINS = 15
@@ -65,14 +65,15 @@ def at_temperature(scores: np.ndarray, temperature: float, activation: str) -> n
 def fit_temperature(scores: np.ndarray, labels: np.ndarray, activation: str) -> float:
     """The temperature that lowers the log loss most (Guo et al. 2017), one for all classes.
 
-    Args: scores (N, K) and labels of images that are not those of the test. Raises `InputError` where the loss has no
-    lowest point between 1/20 and 20: every image right (or scores without any relation to the labels).
+    Args: scores (N, K) and labels of images that are not those of the test. Where the loss has no lowest point between
+    1/20 and 20 (every image right, or scores without any relation to the labels) it is 1, with a warning.
     """
     logits = logits_from_scores(scores, activation)
     ends = np.log([1 / _HOTTEST, _HOTTEST])
     found = minimize_scalar(lambda log_t: log_loss(logits / np.exp(log_t), labels, activation), bounds=tuple(ends),
                             method="bounded", options={"xatol": 1e-6})
     if np.abs(found.x - ends).min() < 1e-2:
-        raise InputError("no temperature fits: the scores separate these images without an error, or not at all; "
-                         "fit on more images.")
+        warnings.warn("no temperature fits: the scores separate these images without an error, or not at all. It stays "
+                      "at 1; fit on more images.", stacklevel=2)
+        return 1.0
     return float(np.exp(found.x))

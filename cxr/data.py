@@ -39,6 +39,7 @@ class XrayDataset(Dataset):
         self.class_names = tuple(class_names)
         self.transform = transform
         self.seed = seed
+        self.list_file: Path | None = None       # where names and labels came from, for reports
         self.epoch = 0                           # set by the training loop: changes the augmentation
         self.read = read_image                   # or a `cxr.cache.ResizedImages`, whose images the transform leaves so
 

@@ -155,6 +155,20 @@ def match(path: str | os.PathLike, predictions: Predictions, listed: LabelList) 
                    [name for name in predictions.names if name not in known], predictions.duplicates)
 
 
+def match_both(paths: Sequence[str | os.PathLike], systems: Sequence[Predictions],
+               listed: LabelList) -> tuple[np.ndarray, list[np.ndarray], list[str]]:
+    """The list's images that both systems predict: their rows in the list, the scores of each system, and remarks.
+
+    Raises `InputError` where there are none.
+    """
+    matched = [match(path, own, listed) for path, own in zip(paths, systems)]
+    rows = np.intersect1d(matched[0].rows, matched[1].rows)
+    if not len(rows):
+        raise InputError(f"{paths[0]} and {paths[1]} have no image of the list in common: there is nothing to compare.")
+    scores = [own.scores[np.searchsorted(own.rows, rows)] for own in matched]
+    return rows, scores, [remark for path, own in zip(paths, matched) for remark in own.remarks(path)]
+
+
 def listing(names: Sequence[str], most: int = 5) -> str:
     """`a, b, c, d, e and 12 more`."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""

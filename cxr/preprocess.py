@@ -60,6 +60,14 @@ class Preprocess:
         """(H, W, 3) uint8 to (3, h, w) float32. Also takes a Pillow image, or 0-255 as float."""
         return self.to_input(self.view(np.asarray(image, np.uint8)))
 
+    def __str__(self) -> str:
+        size = (f"shorter side to {self.resize}" if isinstance(self.resize, int) else
+                f"to {self.resize[0]} x {self.resize[1]}")
+        crop = f", centre crop {self.crop}" if self.crop else ""
+        mean, std = (" ".join(f"{value:.4g}" for value in own) for own in (self.mean, self.std))
+        return (f"{size} ({'antialiased' if self.antialias else 'four neighbours'}){crop}, divided by {self.scale:g}, "
+                f"mean {mean}, std {std}")
+
     def to_dict(self) -> dict:
         return asdict(self)
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cxr.errors import InputError
+from cxr.lists import LabelList
 from cxr.preprocess import Preprocess
+from cxr.published import PublishedFigures
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Recipe:
     defaults: ClassVar[Defaults]
     published: ClassVar[Path | None]               # where the published weights are expected
     published_source: ClassVar[str]                # where to get them
+    activation: ClassVar[str]                      # of the model: sigmoid or softmax
+    published_figures: ClassVar[Sequence[PublishedFigures]] = ()
 
     def build(self, n_classes: int, **arch):
         """A new `paddle.nn.Layer` with `n_classes` outputs; raises `InputError` for options that do not exist."""
@@ -80,6 +84,18 @@ class Recipe:
     def test_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path):
         """The set to evaluate on for the parsed flags, transform not yet set."""
         raise NotImplementedError
+
+    def val_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path):
+        """The set to fit thresholds and temperature on for the parsed flags, transform not yet set."""
+        raise NotImplementedError
+
+    def read_labels(self, path: str | os.PathLike, class_names: Sequence[str]) -> LabelList:
+        """A list of labelled images in the recipe's format, without looking for the images. Raises `InputError`."""
+        raise NotImplementedError
+
+    def patients(self, args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+        """The patient of each image, for `eval`'s parsed flags; where it is not known, the image's own name."""
+        return list(names)
 
     def optimizer(self, args: argparse.Namespace, parameters, steps_per_epoch: int) -> tuple:
         """`(optimizer, scheduler)`; the scheduler is stepped once a batch."""

@@ -68,8 +68,7 @@ def fit_operating(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[
                   fitted_on: str) -> Operating:
     """Thresholds and temperature from the scores (N, K) and labels of a validation set.
 
-    Exclusive classes (`softmax`) get a temperature only. Raises `InputError` for an unknown rule, and where no
-    temperature fits.
+    Exclusive classes (`softmax`) get a temperature only. Raises `InputError` for an unknown rule.
     """
     from cxr.calibration import fit_temperature
     from cxr.metrics import truth_of
@@ -81,6 +80,26 @@ def fit_operating(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[
     prevalence = {name: float(truth[:, k].mean()) for k, name in enumerate(class_names)}
     return Operating(thresholds, prevalence, "youden" if sensitivity is None else f"sensitivity {sensitivity:.2f}",
                      fitted_on, fit_temperature(scores, labels, activation))
+
+
+def operating_table(operating: Operating, scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str],
+                    activation: str) -> str:
+    """For people: what was fitted, and the sensitivity and specificity that it has on those images (N, K)."""
+    from prettytable import PrettyTable
+
+    from cxr.metrics import outcomes, rates, truth_of
+
+    truth = truth_of(labels, len(class_names), activation)
+    table = PrettyTable(["Type", "Images", "Prevalence", "Threshold", "Sensitivity", "Specificity"], align="r")
+    table.align["Type"] = "l"
+    for k, name in enumerate(class_names):
+        threshold = operating.thresholds.get(name, math.nan)
+        reached = rates(outcomes(truth[:, k:k + 1], scores[:, k:k + 1] >= threshold))
+        figures = (threshold, *(reached[key][0] if threshold == threshold else math.nan
+                                for key in ("recall", "specificity")))
+        table.add_row([name, truth[:, k].sum(), f"{operating.prevalence[name]:.4f}",
+                       *(f"{figure:.4f}" for figure in figures)])
+    return table.get_string(fields=table.field_names if operating.thresholds else table.field_names[:3])
 
 
 def operating_path(ckpt: str | os.PathLike) -> Path:

@@ -66,12 +66,16 @@ def not_negative(text: str) -> int:
     return value
 
 
-def run(command: Callable[[], int | None]) -> None:
-    """Run a command's body and exit: bad input and full disks get a sentence, Ctrl-C a word, no traceback."""
+def run(command: Callable[[], int | None], paddle: bool = True) -> None:
+    """Run a command's body and exit: bad input and full disks get a sentence, Ctrl-C a word, no traceback.
+
+    `paddle=False` for a body that does without it, and so starts at once.
+    """
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     try:
-        from cxr.runtime import load_paddle
-        load_paddle()
+        if paddle:
+            from cxr.runtime import load_paddle
+            load_paddle()
         status = command() or 0
     except InputError as error:
         status = fail(str(error))

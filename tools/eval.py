@@ -6,52 +6,195 @@ from _cli import not_negative, parser, positive, recipe_parsers, recipes, run, w
 
 EXAMPLES = """\
   python tools/eval.py covid_resnet --data_dir dataset                  # output/covid_resnet/best.pdparams
-  python tools/eval.py chexnet --data_dir dataset/images --test_list dataset/labels/test_list.txt --ten_crop"""
+  python tools/eval.py chexnet --data_dir dataset/images --test_list dataset/labels/test_list.txt --ten_crop
+  python tools/eval.py chexnet --fit youden --val_list dataset/labels/val_list.txt     # thresholds for eval and cam
+  python tools/eval.py chexnet --predictions theirs.csv --labels dataset/labels/test_list.txt --save_dir report
+  python tools/eval.py chexnet --compare ours.csv theirs.csv --labels dataset/labels/test_list.txt"""
 
 
 def arguments():
-    main = parser("Evaluate a checkpoint: loss, accuracy, precision, recall, F1 and AUROC of every class. Writes\n"
-                  "predictions.csv (one row an image: label and probability of every class).", EXAMPLES)
+    main = parser("Evaluate a checkpoint, or predictions that any system stored: AUROC, average precision, precision,\n"
+                  "recall, specificity, F1 and calibration of every class, with 95 % intervals by bootstrap over "
+                  "patients.\nWrites report.html (one file, pictures inside), report.md, report.json, and "
+                  "predictions.csv (one row an\nimage: label and probability of every class).", EXAMPLES)
     for name, sub in recipe_parsers(main).items():
         recipe = recipes()[name]
         recipe.add_test_arguments(sub)
-        sub.add_argument("--ckpt", default=recipe.published or f"output/{name}/best.pdparams",
-                         help="weights to evaluate (default: %(default)s)")
+        sub.add_argument("--ckpt", type=Path, help="weights to evaluate (default: "
+                                                   f"{recipe.published or f'output/{name}/best.pdparams'})")
         sub.add_argument("--ten_crop", action="store_true",
                          help="average the scores of four corners, centre and their mirror images (published CheXNet "
                               "protocol, 10 times the work)")
-        sub.add_argument("--save_dir", help="where predictions.csv goes (default: the folder eval beside the "
-                                            "checkpoint)")
+        sub.add_argument("--save_dir", type=Path, help="where the report goes (default: the folder eval beside the "
+                                                       "checkpoint, or the folder report beside the predictions)")
         sub.add_argument("--batch_size", type=positive, default=32, help="images at once (default: %(default)s)")
         sub.add_argument("--engine", choices=("auto", "onednn", "dygraph"), default="auto",
                          help="what runs the network: Paddle Inference with oneDNN on a CPU, plain Paddle, or the "
                               "faster one (default: %(default)s)")
         sub.add_argument("--num_workers", type=not_negative, metavar="N",
                          help="threads that read images (default: one a core)")
+        sub.add_argument("--resamples", type=positive, default=1000, metavar="N",
+                         help="of the bootstrap (default: %(default)s)")
+        sub.add_argument("--seed", type=not_negative, default=0, help="of the bootstrap (default: %(default)s)")
+        task = sub.add_argument_group("instead of evaluating a checkpoint on the test list"
+                                      ).add_mutually_exclusive_group()
+        task.add_argument("--fit", metavar="RULE",
+                          help="fit thresholds (youden, or such as sensitivity=0.90) and a temperature on --val_list "
+                               "and store them beside the checkpoint, for eval and cam")
+        task.add_argument("--predictions", type=Path, metavar="CSV",
+                          help="judge stored probabilities: the image in the first column or in `image`, and a column "
+                               "prob_<class> or <class> for every class; --ckpt then only says whose thresholds to use")
+        task.add_argument("--compare", type=Path, nargs=2, metavar=("A.csv", "B.csv"),
+                          help="the difference of two systems, A minus B, by paired bootstrap")
+        stored = sub.add_argument_group("for --predictions and --compare")
+        stored.add_argument("--labels", type=Path, metavar="LIST", help="the list with the truth")
+        stored.add_argument("--class_names", metavar="NAME,NAME,...",
+                            help=f"classes in the order of the labels (default: {', '.join(recipe.class_names)})")
         recipe.add_arch_arguments(sub.add_argument_group("for a bare checkpoint, which does not say"))
     return main.parse_args()
 
 
 def main(args) -> None:
-    from cxr.inference import Predictor, predict
-    from cxr.metrics import evaluate, headline, write_predictions
-    from cxr.preprocess import TenCrop
-    from cxr.recipe import restore
+    recipe = recipes()[args.recipe]
+    if args.predictions or args.compare:
+        (judge_predictions if args.predictions else compare_predictions)(recipe, args)
+    else:
+        args.ckpt = args.ckpt or Path(recipe.published or f"output/{args.recipe}/best.pdparams")
+        (fit_thresholds if args.fit else judge_checkpoint)(recipe, args)
 
-    recipe, ckpt = recipes()[args.recipe], Path(args.ckpt)
-    restored = restore(recipe, ckpt, recipe.preprocess, recipe.arch_of(args))
-    dataset = recipe.test_set(args, restored.class_names, ckpt)
-    dataset.transform = TenCrop(restored.preprocess) if args.ten_crop else restored.preprocess
-    folder = writable(Path(args.save_dir) if args.save_dir else ckpt.parent / "eval")
-    batch_size = max(1, args.batch_size // 10) if args.ten_crop else args.batch_size
-    logits = predict(Predictor(restored.model, args.engine), dataset, batch_size, args.num_workers)
-    report = evaluate(logits, dataset.labels, dataset.class_names, restored.model.activation)
+
+def judge_checkpoint(recipe, args) -> None:
+    from cxr.evaluation import Case
+    from cxr.metrics import evaluate, headline, scores_from_logits
+    from cxr.predictions import write_predictions
+    from cxr.recipe import restore
+    from cxr.thresholds import read_operating
+
+    restored = restore(recipe, args.ckpt, recipe.preprocess, recipe.arch_of(args))
+    operating = read_operating(args.ckpt)
+    dataset = recipe.test_set(args, restored.class_names, args.ckpt)
+    folder = writable(args.save_dir or args.ckpt.parent / "eval")
+    activation = restored.model.activation
+    patients = recipe.patients(args, dataset.names)
+    logits = predicted(args, restored, dataset)
+    report = evaluate(logits, dataset.labels, dataset.class_names, activation)
     write_predictions(folder / "predictions.csv", dataset.names, logits, dataset.labels, dataset.class_names,
-                      restored.model.activation)
-    print(f"{ckpt} on {len(dataset)} images{', ten crops' if args.ten_crop else ''}: {headline(report.values)}\n"
-          f"{report.table}\nPredictions are in {folder / 'predictions.csv'}.")
+                      activation)
+    case = Case(scores_from_logits(logits, activation), dataset.labels, dataset.class_names, activation, patients)
+    facts = {**weights_facts(args), "Preprocessing": f"{restored.preprocess}; {views(args)}",
+             "List": str(dataset.list_file)}
+    sections, table = judged(recipe, args, case, report, facts, dataset.names, operating)
+    print(f"{args.ckpt} on {len(dataset)} images{', ten crops' if args.ten_crop else ''}: "
+          f"{headline(report.values)}\n{table}")
+    save(folder, f"{args.recipe}: {args.ckpt.name} on {dataset.list_file.name}", sections)
+
+
+def judge_predictions(recipe, args) -> None:
+    from cxr.calibration import logits_from_scores
+    from cxr.evaluation import Case
+    from cxr.metrics import evaluate, headline
+    from cxr.predictions import match, read_predictions
+    from cxr.thresholds import read_operating
+
+    class_names, listed = labels_of(recipe, args)
+    folder = writable(args.save_dir or args.predictions.parent / "report")
+    matched = match(args.predictions, read_predictions(args.predictions, class_names, recipe.activation), listed)
+    names = [listed.names[row] for row in matched.rows]
+    case = Case(matched.scores, listed.labels[matched.rows], class_names, recipe.activation,
+                recipe.patients(args, names))
+    report = evaluate(logits_from_scores(case.scores, case.activation), case.labels, class_names, case.activation)
+    operating = read_operating(args.ckpt) if args.ckpt else None
+    remarks = matched.remarks(args.predictions)
+    facts = {"Predictions": str(args.predictions), **(weights_facts(args) if args.ckpt else {}),
+             "List": str(args.labels)}
+    sections, table = judged(recipe, args, case, report, facts, names, operating, remarks)
+    print("\n".join([*remarks, f"{args.predictions} on {len(names)} images: {headline(report.values)}", table]))
+    save(folder, f"{args.recipe}: {args.predictions.name} on {args.labels.name}", sections)
+
+
+def compare_predictions(recipe, args) -> None:
+    from cxr.comparison import compare, short_names
+    from cxr.evaluation import Case, data_section
+    from cxr.predictions import match_both, read_predictions
+
+    class_names, listed = labels_of(recipe, args)
+    folder = writable(args.save_dir or args.compare[0].parent / "report")
+    systems = [read_predictions(path, class_names, recipe.activation) for path in args.compare]
+    rows, scores, remarks = match_both(args.compare, systems, listed)
+    names = [listed.names[row] for row in rows]
+    patients = recipe.patients(args, names)
+    cases = [Case(own, listed.labels[rows], class_names, recipe.activation, patients) for own in scores]
+    a, b = short_names(args.compare)
+    result = compare(*cases, (a, b), args.resamples, args.seed)
+    facts = {a: str(args.compare[0]), b: str(args.compare[1]), "List": str(args.labels)}
+    print("\n".join([*remarks, f"{a} minus {b} on {len(names)} images:", result.table]))
+    save(folder, f"{args.recipe}: {a} against {b} on {args.labels.name}",
+         [data_section(facts, names, cases[0], remarks), *result.sections])
+
+
+def fit_thresholds(recipe, args) -> None:
+    from cxr.metrics import scores_from_logits
+    from cxr.recipe import restore
+    from cxr.thresholds import fit_operating, operating_table, parse_rule, write_operating
+
+    parse_rule(args.fit)
+    restored = restore(recipe, args.ckpt, recipe.preprocess, recipe.arch_of(args))
+    dataset = recipe.val_set(args, restored.class_names, args.ckpt)
+    activation = restored.model.activation
+    scores = scores_from_logits(predicted(args, restored, dataset), activation)
+    operating = fit_operating(scores, dataset.labels, dataset.class_names, activation, args.fit,
+                              f"{dataset.list_file} ({len(dataset)} images, {views(args)})")
+    path = write_operating(args.ckpt, operating)
+    print(f"Fitted on {operating.fitted_on} by the rule {operating.rule}: temperature {operating.temperature:.3f}\n"
+          f"{operating_table(operating, scores, dataset.labels, dataset.class_names, activation)}\n"
+          f"eval and cam find it in {path}.")
+
+
+def predicted(args, restored, dataset):
+    """Logits (N, crops, K) of a data set."""
+    from cxr.inference import Predictor, predict
+    from cxr.preprocess import TenCrop
+
+    dataset.transform = TenCrop(restored.preprocess) if args.ten_crop else restored.preprocess
+    batch_size = max(1, args.batch_size // 10) if args.ten_crop else args.batch_size
+    return predict(Predictor(restored.model, args.engine), dataset, batch_size, args.num_workers)
+
+
+def judged(recipe, args, case, report, facts, names, operating, remarks=()) -> tuple:
+    """Sections of the report, and the table for the console."""
+    from cxr.evaluation import data_section, judge
+    from cxr.published import comparable
+
+    columns, sentences = comparable(recipe.published_figures, len(names), case.class_names)
+    result = judge(case, report, columns, operating, args.resamples, args.seed)
+    return [data_section(facts, names, case, [*remarks, *sentences]), *result.sections], result.table
+
+
+def labels_of(recipe, args) -> tuple:
+    """Class names and truth for predictions that come without a model."""
+    from cxr.errors import InputError
+
+    if not args.labels:
+        raise InputError("--predictions and --compare need the truth: name the list with --labels.")
+    class_names = tuple(args.class_names.split(",")) if args.class_names else tuple(recipe.class_names)
+    return class_names, recipe.read_labels(args.labels, class_names)
+
+
+def weights_facts(args) -> dict:
+    from cxr.files import sha256
+    return {"Model": args.recipe, "Weights": str(args.ckpt), "SHA-256 of the weights": sha256(args.ckpt)}
+
+
+def views(args) -> str:
+    return "ten crops" if args.ten_crop else "one view"
+
+
+def save(folder: Path, title: str, sections) -> None:
+    from cxr.report import save_report
+    page = save_report(folder, title, sections)
+    print(f"The report is {page}; pictures, report.md and report.json lie beside it.")
 
 
 if __name__ == "__main__":
     args = arguments()
-    run(lambda: main(args))
+    run(lambda: main(args), paddle=not (args.predictions or args.compare))
