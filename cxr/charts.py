@@ -14,7 +14,7 @@ from cxr.pictures import drawn
 _OWN, _OTHER, _GUIDE = "#1d5f9e", ("#c2571a", "#3d8b47", "#7a4fa3"), "#9a9a9a"
 DPI = 150                                        # sharp on paper at the width of a page
 _POINTS = 500                                    # of a curve; more cannot be seen in a panel
-_PANEL = 2.1                                     # inches
+_WIDTH = 10.5                                    # inches of a row of panels
 
 
 def roc(scores: np.ndarray, truth: np.ndarray, titles: Sequence[str]) -> np.ndarray:
@@ -51,13 +51,16 @@ def calibration(curves: Sequence[Reliability], titles: Sequence[str],
 
     `after`: the same with temperature, in a second colour.
     """
+    from matplotlib.colors import to_rgba
+
     def draw(axes, k: int) -> None:
         axes.plot([0, 1], [0, 1], color=_GUIDE, linewidth=0.8, linestyle="--")
         for curve, colour, label in ((curves[k], _OWN, "as given"),
                                      *(((after[k], _OTHER[0], "with temperature"),) if after else ())):
             low, high = wilson(curve.happened, curve.count)
             axes.errorbar(curve.said, curve.happened, (curve.happened - low, high - curve.happened), color=colour,
-                          marker="o", markersize=2.5, linewidth=1, elinewidth=0.7, label=label)
+                          ecolor=to_rgba(colour, 0.45), elinewidth=0.8, marker="o", markersize=2.5, linewidth=1,
+                          label=label)
         if after and k == 0:
             axes.legend(fontsize=6, loc="upper left", frameon=False)
     return _panels(draw, titles, "probability given", "share of positives")
@@ -140,12 +143,12 @@ def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _panels(draw: Callable, titles: Sequence[str], xlabel: str, ylabel: str) -> np.ndarray:
-    """Small panels, five a row, `draw(axes, index)` in each; axes 0-1, labels only at the rim."""
+    """Small panels, at most five a row, `draw(axes, index)` in each; axes 0-1, labels only at the rim."""
     from matplotlib.figure import Figure
 
-    columns = min(len(titles), 5 if len(titles) > 8 else 4)
+    columns = 4 if 5 < len(titles) < 9 else min(len(titles), 5)
     rows = -(-len(titles) // columns)
-    width = _PANEL if columns == 5 else 2.5
+    width = min(_WIDTH / columns, 2.6)
     figure = Figure(figsize=(width * columns, (width + 0.15) * rows), dpi=DPI, layout="constrained")
     for place, title in enumerate(titles):
         axes = figure.add_subplot(rows, columns, place + 1)

@@ -81,10 +81,10 @@ def judge(case: Case, report: Report, published: Sequence[PublishedFigures] = ()
     """
     draws = Resamples(case.patients, resamples, seed)
     areas, precisions = _ranked(case, report, draws)
-    decided, tables = _decisions(case, report, draws, published, operating)
+    decided, by, rated = _decisions(case, report, draws, published, operating)
     sections = [_ranking_section(case, draws, areas, precisions, published), decided,
                 _calibration_section(case, report, operating)]
-    return Evaluation(sections, _console(case, areas, precisions, tables, published))
+    return Evaluation(sections, _console(case, areas, precisions, by, rated, published))
 
 
 # --- ranking -------------------------------------------------------------------------------------------------------
@@ -136,9 +136,11 @@ def _ranking_section(case: Case, draws: Resamples, areas: Mapping[str, Figure], 
     own = {name: (figure.value, figure.interval.low, figure.interval.high) for name, figure in areas.items()}
     beside = {column.source: {name: column.values.get("AUROC_avg" if name == MEAN else f"AUROC_{name}", np.nan)
                               for name in own} for column in shown}
+    # The line of guessing would squeeze figures that are all far from it.
+    near = np.nanmin([low for _, low, _ in own.values()] + [1.0]) < 0.65
     blocks += [
-        Picture("auroc", charts.intervals(own, "AUROC", beside, chance=0.5), "AUROC of each class with its 95 % "
-                "interval; dashed: guessing.", charts.DPI),
+        Picture("auroc", charts.intervals(own, "AUROC", beside, chance=0.5 if near else None),
+                f"AUROC of each class with its 95 % interval{'; dashed: guessing' if near else ''}.", charts.DPI),
         Picture("roc", charts.roc(case.scores, truth, _titles(case.class_names, areas)),
                 "ROC curves, with the area; dashed: guessing.", charts.DPI),
         Picture("precision_recall", charts.precision_recall(case.scores, truth, _titles(case.class_names, precisions)),
@@ -172,8 +174,8 @@ _RATES = ("precision", "recall", "specificity", "F1")
 
 
 def _decisions(case: Case, report: Report, draws: Resamples, published: Sequence[PublishedFigures],
-               operating: Operating | None) -> tuple[Section, dict[str, Mapping]]:
-    """The section, and the figures at the last thresholds that it shows (for the console)."""
+               operating: Operating | None) -> tuple[Section, str, dict[str, Mapping]]:
+    """The section, and for the console what was decided by last and the figures of that."""
     blocks, values = [], {}
     if case.activation == "softmax":
         kinds = {"highest score": np.full(len(case.class_names), np.nan)}
@@ -204,7 +206,7 @@ def _decisions(case: Case, report: Report, draws: Resamples, published: Sequence
         values["confusion"] = report.confusion.tolist()
         blocks.append(Picture("confusion", charts.confusion(report.confusion, case.class_names),
                               "Confusion matrix: images, and their share of the row (the true class).", charts.DPI))
-    return Section("decisions", "Decisions: precision, recall, specificity, F1", blocks, values), figures
+    return Section("decisions", "Decisions: precision, recall, specificity, F1", blocks, values), kind, figures
 
 
 def _outcomes(case: Case, thresholds: np.ndarray) -> np.ndarray:
@@ -331,16 +333,16 @@ def _count(value) -> str:
     return value if isinstance(value, str) else "nan" if np.isnan(value) else f"{int(value):,}"
 
 
-def _console(case: Case, areas: Mapping[str, Figure], precisions: Mapping[str, Figure], decided: Mapping,
+def _console(case: Case, areas: Mapping[str, Figure], precisions: Mapping[str, Figure], by: str, rated: Mapping,
              published: Sequence[PublishedFigures]) -> str:
     shown = [column for column in published if "AUROC_avg" in column.values]
     table = PrettyTable(["Type", "Images", "Precision", "Recall", "F1_Score", "AUROC (95 %)",
-                         *(column.source for column in shown), "Average precision (95 %)"], align="r")
+                         *(column.source for column in shown), "AP (95 %)"], align="r")
     table.align["Type"] = "l"
     for k, name in enumerate((*case.class_names, MEAN)):
         counted = ["", "", "", ""] if name == MEAN else [
-            int(case.truth[:, k].sum()), *(f"{decided[key][name].value:.3f}" for key in ("precision", "recall", "F1"))]
+            int(case.truth[:, k].sum()), *(f"{rated[key][name].value:.3f}" for key in ("precision", "recall", "F1"))]
         key = "AUROC_avg" if name == MEAN else f"AUROC_{name}"
         table.add_row([name, *counted, str(areas[name]), *(f"{column.values[key]:.3f}" for column in shown),
                        str(precisions[name])])
-    return table.get_string()
+    return f"{table.get_string()}\nPrecision, recall and F1 by the {by}; nan is 0/0; AP is average precision."

@@ -141,13 +141,13 @@ p { max-width: 88ch; margin: 8px 0; overflow-wrap: anywhere; }
 .note { background: #fdf3dc; border-left: 4px solid #d99a1c; padding: 8px 12px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 12px 0; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #e6e9ee; white-space: nowrap; }
+th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #e6e9ee; }
 th { border-bottom: 2px solid #9aa5b4; font-weight: 600; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; padding-left: 2px; }
-.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; padding-left: 2px; white-space: nowrap; }
+.facts td { text-align: left; overflow-wrap: anywhere; vertical-align: top; }
 .facts td:first-child { color: #5a6675; white-space: nowrap; }
 tr.total td { font-weight: 600; border-top: 2px solid #9aa5b4; }
-small { color: #5a6675; font-size: 12px; font-weight: 400; }
+small { color: #5a6675; font-size: 12px; font-weight: 400; white-space: nowrap; }
 code { background: #f1f3f6; padding: 0 4px; border-radius: 3px; font-size: 92%; }
 figure { margin: 16px 0; }
 img { max-width: 100%; height: auto; }
