@@ -123,31 +123,40 @@ class TenCrop:
         return self.preprocess.to_input(ten_crop(image, side))
 
 
+def resized_shape(shape: Sequence[int], size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) that `resize` gives an image of `shape` (H, W). Raises `InputError` for a strip of an image."""
+    height, width = shape
+    if not isinstance(size, int):
+        return tuple(size)
+    short = min(height, width)
+    if max(height, width) > _MOST_ELONGATED * short:
+        raise InputError(f"an image of {height} x {width} is too elongated to be an X-ray: crop it first.")
+    # Paddle truncates the longer side; an already fitting image is left untouched.
+    return int(size * height / short), int(size * width / short)
+
+
 def resize(image: np.ndarray, size: int | Sequence[int], antialias: bool) -> np.ndarray:
     """Bilinear resize of (H, W, 3) uint8, equal to `paddle.vision.transforms.Resize`.
 
     With `antialias` it is what Paddle does to a Pillow image, without it what Paddle does to an array.
     """
-    height, width = image.shape[:2]
-    if isinstance(size, int):
-        short = min(height, width)
-        if max(height, width) > _MOST_ELONGATED * short:
-            raise InputError(f"an image of {height} x {width} is too elongated to be an X-ray: crop it first.")
-        # Paddle truncates the longer side; an already fitting image is left untouched.
-        new_height, new_width = int(size * height / short), int(size * width / short)
-    else:
-        new_height, new_width = size
-    if (new_height, new_width) == (height, width):
+    new_height, new_width = resized_shape(image.shape[:2], size)
+    if (new_height, new_width) == image.shape[:2]:
         return image
     if antialias:
         return np.asarray(Image.fromarray(image).resize((new_width, new_height), Image.BILINEAR))
     return cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
 
 
+def centre_corner(shape: Sequence[int], side: int) -> tuple[int, int]:
+    """(top, left) of the centre crop in an image of `shape` (H, W)."""
+    return round((shape[0] - side) / 2), round((shape[1] - side) / 2)
+
+
 def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
     """Central (side, side, 3) part; offsets rounded as `paddle.vision.transforms.CenterCrop` does."""
     check_crop(image, side)
-    top, left = round((image.shape[0] - side) / 2), round((image.shape[1] - side) / 2)
+    top, left = centre_corner(image.shape[:2], side)
     return image[top:top + side, left:left + side]
 
 
