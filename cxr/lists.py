@@ -34,19 +34,26 @@ def read_list(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
     return iter(lines)
 
 
-def require_files(data_dir: str | os.PathLike, names: Sequence[str], numbers: Sequence[int],
-                  list_file: str | os.PathLike) -> None:
-    """Raise `InputError` naming the first missing file with its line number, and how many are missing."""
+def missing_files(data_dir: str | os.PathLike, names: Sequence[str]) -> list[int]:
+    """Indices of the names for which there is no file in `data_dir`."""
     # One listing of each folder: asking for 112,120 files one by one takes minutes on network disks.
     listed: dict[Path, set[str]] = {}
     missing = []
-    for number, name in zip(numbers, names):
+    for index, name in enumerate(names):
         path = Path(data_dir, name)
         if path.parent not in listed:
             listed[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
         if path.name not in listed[path.parent]:
-            missing.append((number, path))
+            missing.append(index)
+    return missing
+
+
+def require_files(data_dir: str | os.PathLike, names: Sequence[str], numbers: Sequence[int],
+                  list_file: str | os.PathLike) -> None:
+    """Raise `InputError` naming the first missing file with its line number, and how many are missing."""
+    missing = missing_files(data_dir, names)
     if missing:
-        number, path = missing[0]
+        first = missing[0]
         more = f" (and {len(missing) - 1} more of {len(names)} are missing)" if len(missing) > 1 else ""
-        raise InputError(f"{list_file}, line {number}: {path} does not exist{more}: check --data_dir.")
+        raise InputError(f"{list_file}, line {numbers[first]}: {Path(data_dir, names[first])} does not exist{more}: "
+                         "check --data_dir.")

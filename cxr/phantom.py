@@ -9,7 +9,6 @@ As radiographs are hung, the patient's right is on the viewer's left, at negativ
 """
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cxr import boxes
 from cxr.errors import InputError
 from cxr.files import replacing, write_csv
 
@@ -40,13 +40,15 @@ class Phantom:
     """One drawn X-ray.
 
     image: (H, W) uint8, bright is dense. label: index into CLASS_NAMES. box: (x, y, w, h) of the sign in
-    pixels, x and y its top left corner. patient: the same for all views of one chest.
+    pixels, x and y its top left corner. patient: the same for all views of one chest. lungs: (H, W) bool, both
+    lungs without the heart, also where fluid or a sign lies in them.
     """
 
     image: np.ndarray
     label: int
     box: tuple[float, float, float, float]
     patient: str
+    lungs: np.ndarray
 
 
 def _soft(distance, width=0.025):
@@ -183,7 +185,7 @@ def _nodule_place(chest, rng):
 
 
 def _upright(chest, label, sign, side_length, rng):
-    """The chest before exposure. Returns brightness and the sign's weight, both (S, S) float32."""
+    """The chest before exposure. Returns brightness, the sign's weight and that of the lungs, all (S, S) float32."""
     axis = ((np.arange(side_length, dtype=np.float32) + 0.5) / side_length * 2 - 1) * _EXTENT
     x, y = axis[None], axis[:, None]
     # Everything random comes first, whatever the class: the chest is the same with and without its sign.
@@ -195,7 +197,7 @@ def _upright(chest, label, sign, side_length, rng):
 
     ctr = enlarged if sign and label == _CARDIOMEGALY else chest.ctr
     heart = _soft(chest.heart(x, y, ctr)[1], 0.03)
-    air = chest.lungs(x, y) * (1 - heart)
+    air = lungs = chest.lungs(x, y) * (1 - heart)
     half = air * (side * x > 0)  # the lung with the sign
     rim = fluid = line = nodule = 0.0
     if label == _CARDIOMEGALY:
@@ -241,7 +243,7 @@ def _upright(chest, label, sign, side_length, rng):
     bubble = 1 - np.sqrt(((x - 0.33) / 0.16) ** 2 + ((y - chest.base - 0.02) / 0.10) ** 2)
     image -= chest.gas * below * _soft(bubble, 0.3)
     image += 0.44 * depth * nodule
-    return (image * thickness).astype(np.float32), weight.astype(np.float32)
+    return tuple(part.astype(np.float32) for part in (image * thickness, weight, lungs))
 
 
 def draw(label: int, seed: int, size: int = 256, view: int = 0, sign: bool = True) -> Phantom:
@@ -259,13 +261,13 @@ def draw(label: int, seed: int, size: int = 256, view: int = 0, sign: bool = Tru
     rng = np.random.default_rng([seed, label])
     chest = _Chest(rng)
     side_length = round(size * _EXTENT)
-    image, weight = _upright(chest, label, sign, side_length, rng)
+    parts = _upright(chest, label, sign, side_length, rng)
 
     rng = np.random.default_rng([seed, label, view + 1])  # + 1: a trailing 0 would repeat the stream above
     turn = cv2.getRotationMatrix2D(((side_length - 1) / 2,) * 2, rng.uniform(-4, 4), rng.uniform(1.05, 1.20))
     turn[:, 2] += (size - side_length) / 2 + rng.uniform(-0.04, 0.04, 2) * size
-    both = cv2.warpAffine(cv2.merge([image, weight]), turn, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    image, weight = cv2.split(both)
+    moved = cv2.warpAffine(cv2.merge(parts), turn, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    image, weight, lungs = cv2.split(moved)
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.0012, 0.003) * size)
     black, white = rng.uniform(0.0, 0.16), rng.uniform(0.72, 1.0)
     image = black + (white - black) * np.clip(image, 0, 1) ** rng.uniform(0.70, 1.45)
@@ -275,7 +277,7 @@ def draw(label: int, seed: int, size: int = 256, view: int = 0, sign: bool = Tru
     marker = np.rint(marker * size).astype(np.int32)
     cv2.polylines(image, [marker], False, 235, max(1, size // 128), cv2.LINE_AA)
     box = tuple(map(float, cv2.boundingRect((weight > 0.1).astype(np.uint8))))
-    return Phantom(image, int(label), box, f"phantom-{label}-{seed}")
+    return Phantom(image, int(label), box, f"phantom-{label}-{seed}", lungs > 0.5)
 
 
 def write_folder(folder: str | os.PathLike, per_class: int = 60, size: int = 256, seed: int = 0,
@@ -312,26 +314,11 @@ def write_folder(folder: str | os.PathLike, per_class: int = 60, size: int = 256
 
 
 def read_boxes(csv_path: str | os.PathLike) -> dict[str, tuple[float, float, float, float]]:
-    """Reads a boxes.csv as {file: (x, y, w, h)}, pixels. Raises InputError naming the line of a bad row."""
-    boxes = {}
-    with open(csv_path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.reader(stream)
-
-        def error(what):
-            return InputError(f"{csv_path}, line {max(1, reader.line_num)}: {what}")
-
-        if tuple(next(reader, ())) != BOX_COLUMNS:
-            raise error(f"expected the header {','.join(BOX_COLUMNS)}")
-        for row in reader:
-            if len(row) != len(BOX_COLUMNS):
-                raise error(f"expected {len(BOX_COLUMNS)} fields, got {len(row)}")
-            try:
-                box = tuple(float(field) for field in row[2:])
-            except ValueError:
-                raise error(f"the box {','.join(row[2:])} is not four numbers") from None
-            if not all(map(math.isfinite, box)) or min(box[:2]) < 0 or min(box[2:]) <= 0:
-                raise error(f"the box {','.join(row[2:])} needs x, y >= 0 and w, h > 0")
-            if not row[0] or row[0] in boxes:
-                raise error(f"the file name {row[0]!r} is empty or stands there twice")
-            boxes[row[0]] = box
-    return boxes
+    """Reads a boxes.csv as {file: (x, y, w, h)}, pixels. Raises InputError naming the line of a bad row, or a file
+    with two boxes."""
+    found = {}
+    for row in boxes.read_boxes(csv_path):
+        if row.image in found:
+            raise InputError(f"{csv_path}: {row.image!r} stands there twice, and a phantom has one box.")
+        found[row.image] = row.box
+    return found
