@@ -79,6 +79,20 @@ class Resamples:
             own += np.bincount(self.patient, column, self.patients)
         return np.concatenate([(per_patient @ drawn).T for drawn in self.draws()])
 
+    def means(self, values: np.ndarray) -> tuple[np.ndarray, list[Interval]]:
+        """Mean of each column of (N, M) per-image values, nan left out, with its interval: (M,), M intervals.
+
+        With a single patient there is nothing to draw, and the intervals are nan.
+        """
+        known = ~np.isnan(values)
+        filled = np.where(known, values, 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = filled.sum(axis=0) / known.sum(axis=0)
+            sampled = self.sums(filled) / self.sums(known.astype(np.float64))
+        if self.patients < 2:
+            sampled = np.full_like(sampled, np.nan)
+        return means, [interval(column) for column in sampled.T]
+
     def ranking(self, scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """AUROC and average precision of (N, K) scores against (N, K) truth: two arrays (R, K).
 

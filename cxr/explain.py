@@ -19,7 +19,7 @@ from cxr.files import write_csv
 from cxr.images import read_image
 from cxr.metrics import scores_from_logits
 from cxr.parallel import default_workers, ordered_map
-from cxr.pictures import cam_montage, caption, montage, save_picture
+from cxr.pictures import ascii_names, cam_montage, caption, montage, save_picture
 from cxr.preprocess import Preprocess
 from cxr.progress import progress
 
@@ -92,7 +92,7 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
     """
     workers = default_workers() if workers is None else workers
     done = Explained()
-    paths = output_paths(images, Path(save_dir))
+    paths, names = output_paths(images, Path(save_dir)), ascii_names(class_names)
 
     def read(index: int):
         path = images[index][0]
@@ -105,9 +105,7 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
 
     def draw(item) -> None:
         index, view, maps, shown, scores, products = item
-        # OpenCV's font has ASCII alone.
-        names = [class_names[k] if class_names[k].isascii() else f"class {k}" for k in shown]
-        captions = [f"{name}: {scores[k] * 100:.2f}%" for name, k in zip(names, shown)]
+        captions = [f"{names[k]}: {scores[k] * 100:.2f}%" for k in shown]
         columns = min(5, 1 + len(shown))
         save_picture(paths[index], cam_montage(view, maps, captions, columns))
         if products is not None:

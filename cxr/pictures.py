@@ -37,6 +37,11 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     return (heat(cam) * 0.3 + image * 0.5).astype(np.uint8)
 
 
+def ascii_names(class_names: Sequence[str]) -> list[str]:
+    """Class names for captions: OpenCV's font has ASCII alone, others become `class 3`."""
+    return [name if name.isascii() else f"class {index}" for index, name in enumerate(class_names)]
+
+
 def caption(image: np.ndarray, text: str) -> np.ndarray:
     """A copy with white text in the lower left corner, shrunk where it would not fit into the width."""
     image = np.ascontiguousarray(image).copy()
@@ -45,10 +50,16 @@ def caption(image: np.ndarray, text: str) -> np.ndarray:
     return cv2.putText(image, text, (5, image.shape[0] - 5), _FONT, scale, _WHITE, 1)
 
 
-def with_box(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
-    """A copy with the white outline of a box (x, y, w, h) in pixels."""
+def heading(image: np.ndarray, text: str) -> np.ndarray:
+    """The picture below a black strip with white text, shrunk where it would not fit into the width."""
+    strip = np.zeros((24, *image.shape[1:]), np.uint8)
+    return np.concatenate([caption(strip, text), image])
+
+
+def with_box(image: np.ndarray, box: Sequence[float], colour: tuple[int, int, int] = _WHITE) -> np.ndarray:
+    """A copy with the outline of a box (x, y, w, h) in pixels, white or in another RGB colour."""
     left, top, width, height = (round(value) for value in box)
-    return cv2.rectangle(np.ascontiguousarray(image).copy(), (left, top), (left + width, top + height), _WHITE, 1)
+    return cv2.rectangle(np.ascontiguousarray(image).copy(), (left, top), (left + width, top + height), colour, 1)
 
 
 def montage(tiles: Sequence[np.ndarray], columns: int = 5) -> np.ndarray:
