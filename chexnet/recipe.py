@@ -19,6 +19,9 @@ class CheXNetRecipe(Recipe):
     class_names = tuple(CLASS_NAMES)
     activation = "sigmoid"
     published_figures = PUBLISHED_FIGURES
+    # As the NIH published them: of the original images, and with a name of its own for one finding.
+    box_size = 1024
+    box_aliases = {"Infiltrate": "Infiltration"}
     arch = {"layers": 121}
     preprocess = Preprocess()
     # The published scores were trained and tested on Pillow images, the published CAM pictures drawn from arrays.
@@ -68,6 +71,7 @@ class CheXNetRecipe(Recipe):
                             help="lines of `NAME 0 1 0 ...` (default: %(default)s)")
         parser.add_argument("--val_list", default="dataset/labels/val_list.txt",
                             help="the same for --fit (default: %(default)s)")
+        self.add_map_arguments(parser)
 
     def train_sets(self, args) -> tuple:
         from chexnet.data import ChestXrayDataSet

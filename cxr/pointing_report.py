@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from cxr.boxes import Box
-from cxr.files import write_csv, write_json
+from cxr.files import write_csv
 from cxr.localisation import draw_boxes, peak
-from cxr.pictures import ascii_names, caption, heading, montage, overlay, save_picture, with_box
+from cxr.pictures import ascii_names, caption, heading, montage, overlay, with_box
 from cxr.pointing import ALL, BASELINES, HELD_OUT, LEAST, Finding, Gathered, Located, figures, groups, summarise
 from cxr.report import Note, Picture, Section, Table
 
@@ -32,18 +32,13 @@ class Localisation:
     rows: Sequence[Sequence]
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write `localisation.csv` (means and intervals), `localisation_findings.csv` (every finding), a JSON file
-        with the same as the first, and the pictures."""
+        """Write `localisation.csv`, means and intervals, and `localisation_findings.csv`, every finding."""
         folder = Path(folder)
         write_csv(folder / "localisation.csv", ["group", "map", "figure", "mean", "low", "high"],
                   ([group, kind, name, *(_number(value) for value in values)]
                    for group, kinds in self.summary.items() for kind, own in kinds.items()
                    for name, values in own.items()))
         write_csv(folder / "localisation_findings.csv", self.header, self.rows)
-        write_json(folder / "localisation.json", self.section.values)
-        for block in self.section.blocks:
-            if isinstance(block, Picture):
-                save_picture(folder / f"{block.name}.png", block.image)
 
 
 def to_keep(findings: Sequence[Finding], methods: Sequence[str], main: str) -> dict[int, list[str]]:

@@ -21,9 +21,9 @@ import numpy as np
 
 from cxr.bootstrap import Resamples
 from cxr.errors import InputError
-from cxr.files import write_csv, write_json
+from cxr.files import write_csv
 from cxr.mapper import Mapper, padded, views
-from cxr.pictures import ascii_names, caption, heading, montage, overlay, save_picture
+from cxr.pictures import ascii_names, caption, heading, montage, overlay
 from cxr.preprocess import Preprocess
 from cxr.progress import progress
 from cxr.report import Note, Picture, Section, Table
@@ -122,14 +122,9 @@ class ShortcutReport:
     rows: Sequence[Sequence]
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write `shortcut.csv`, `shortcut.json` and the pictures."""
-        folder = Path(folder)
-        write_csv(folder / "shortcut.csv", ["class", "map", "region", "images", "share", "low", "high", "uniform"],
-                  self.rows)
-        write_json(folder / "shortcut.json", self.section.values)
-        for block in self.section.blocks:
-            if isinstance(block, Picture):
-                save_picture(folder / f"{block.name}.png", block.image)
+        """Write `shortcut.csv`."""
+        write_csv(Path(folder, "shortcut.csv"),
+                  ["class", "map", "region", "images", "share", "low", "high", "uniform"], self.rows)
 
 
 def shortcut_report(seen: Shortcuts, class_names: Sequence[str], patients: Sequence[str],

@@ -1,20 +1,21 @@
 """Where a model looks, over a whole data set: what `eval --boxes` and `eval --shortcut` do."""
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 
 import numpy as np
 from prettytable import PrettyTable
 
-from cxr.boxes import read_boxes
+from cxr.boxes import ExpertBox, read_boxes
 from cxr.errors import InputError
 from cxr.mapper import Mapper, choose_methods
 from cxr.pointing import gather, locate
 from cxr.pointing_report import Localisation, localisation, to_keep
-from cxr.recipe import Restored
+from cxr.recipe import Recipe, Restored
 from cxr.report import Note, Section, Table
 from cxr.shortcut import ShortcutReport, look, shortcut_report
 
@@ -34,7 +35,32 @@ class Options:
     workers: int | None = None
 
 
-def localise(restored: Restored, boxes: str | os.PathLike, data_dir: str | os.PathLike, patients: Patients,
+class Evidence:
+    """What the flags of `Recipe.add_map_arguments` ask for. Made before the long work, so that a wrong path or name is
+    told at once; raises `InputError`."""
+
+    def __init__(self, recipe: Recipe, args: argparse.Namespace):
+        if min(args.box_size, args.top_k, args.tolerance) < 0:
+            raise InputError("--box_size, --top_k and --tolerance cannot be negative.")
+        choose_methods(args.method)
+        self.recipe, self.args = recipe, args
+        self.boxes = read_boxes(args.boxes) if args.boxes else None
+        self.options = Options(args.method, recipe.method, args.top_k or None, args.tolerance, args.engine,
+                               args.batch_size, args.num_workers)
+
+    def results(self, restored: Restored, dataset) -> Iterator[Localisation | ShortcutReport]:
+        """One after the other what was asked for; each has a `section` and can `save` its tables."""
+        def patients(names: Sequence[str]) -> Sequence[str]:
+            return self.recipe.patients(self.args, names)
+
+        if self.boxes:
+            yield localise(restored, self.boxes, self.args.data_dir, patients, set(dataset.names),
+                           self.recipe.box_aliases, self.args.box_size or None, self.options)
+        if self.args.shortcut:
+            yield shortcuts(restored, dataset, patients, self.options)
+
+
+def localise(restored: Restored, boxes: Sequence[ExpertBox], data_dir: str | os.PathLike, patients: Patients,
              held_out: Collection[str], aliases: Mapping[str, str], box_size: int | None,
              options: Options) -> Localisation:
     """Hold the maps of a model against a list of expert boxes.
@@ -43,10 +69,9 @@ def localise(restored: Restored, boxes: str | os.PathLike, data_dir: str | os.Pa
     `cxr.pointing`. Raises `InputError` where no box is of use.
     """
     methods = choose_methods(options.methods)
-    rows = read_boxes(boxes)
-    gathered = gather(rows, restored.class_names, data_dir, patients, aliases)
+    gathered = gather(boxes, restored.class_names, data_dir, patients, aliases)
     if not gathered.findings:
-        raise InputError(f"{boxes}: of its {len(rows)} boxes {sum(gathered.missing.values())} are of images that are "
+        raise InputError(f"of the {len(boxes)} boxes {sum(gathered.missing.values())} are of images that are "
                          f"not in {data_dir}, and {sum(gathered.unknown.values())} of classes that the model does not "
                          "have: check --boxes and --data_dir.")
     main = options.main if options.main in methods else methods[0]

@@ -14,7 +14,7 @@ from cxr.mapper import Mapper, choose_methods, padded
 from cxr.pointing import ALL, HELD_OUT, Finding, _Averages, figures, gather, groups, locate, summarise, tuned
 from cxr.pointing_report import localisation, to_keep
 from cxr.preprocess import Preprocess
-from cxr.report import Picture
+from cxr.report import Picture, save_report
 from cxr.where import printed
 
 NAMES = phantom.CLASS_NAMES
@@ -144,12 +144,13 @@ def test_files_and_pictures(phantoms, tmp_path):
     assert list(members) == [ALL, HELD_OUT, *NAMES] and len(members[HELD_OUT]) == 2
     result = localisation(located, gathered, NAMES, Planted.titles, "right", held_out)
     result.save(tmp_path)
+    save_report(tmp_path, "phantoms", [result.section])
     rows = list(csv.DictReader((tmp_path / "localisation.csv").open()))
     hit, = (row for row in rows if (row["group"], row["map"], row["figure"]) == ("Nodule", "right", "hit"))
     assert (hit["mean"], hit["low"], hit["high"]) == ("1", "1", "1")
     every = list(csv.DictReader((tmp_path / "localisation_findings.csv").open()))
     assert len(every) == 16 * 5 and sum(int(row["in_test_list"]) for row in every) == 2 * 5
-    values = json.loads((tmp_path / "localisation.json").read_text())
+    values = json.loads((tmp_path / "report.json").read_text())["localisation"]
     assert values["groups"]["all"]["boxes"] == 16 and values["groups"]["all"]["maps"]["wrong"]["hit"][0] == 0
     # 16 tiles in 3 rows of 6 below a heading; the first finding of 4 classes, two methods each.
     assert read_image(tmp_path / "localisation.png").shape == (24 + 3 * 112, 6 * 112, 3)

@@ -9,6 +9,7 @@ from cxr import phantom
 from cxr.errors import InputError
 from cxr.images import read_image
 from cxr.preprocess import Preprocess
+from cxr.report import save_report
 from cxr.shortcut import REGIONS, border, corners, look, regions, shares, shortcut_report
 from cxr.where import printed
 
@@ -78,11 +79,12 @@ def test_report(paths, tmp_path):
     text = printed(report.section)
     assert "No image has D" in text and "1.00 (1.00 to 1.00) [0.19]" in text
     report.save(tmp_path)
+    save_report(tmp_path, "phantoms", [report.section])
     rows = {(row["class"], row["region"]): row for row in csv.DictReader((tmp_path / "shortcut.csv").open())}
     assert rows["A", "corners"]["share"] == "1" and rows["A", "corners"]["images"] == "3"
     assert rows["B", "border"]["share"] == rows["B", "border"]["uniform"] == "0.19"
     assert rows["C", "border"]["share"] == ""                                 # 0/0
-    assert json.loads((tmp_path / "shortcut.json").read_text())["maps"]["fake"]["A"]["corners"]["share"] == 1
+    assert json.loads((tmp_path / "report.json").read_text())["shortcut"]["maps"]["fake"]["A"]["corners"]["share"] == 1
     # Three classes have images; a heading of 24.
     assert read_image(tmp_path / "shortcut_fake.png").shape == (124, 300, 3)
 

@@ -7,6 +7,7 @@ from _cli import not_negative, parser, positive, recipe_parsers, recipes, run, w
 EXAMPLES = """\
   python tools/eval.py covid_resnet --data_dir dataset                  # output/covid_resnet/best.pdparams
   python tools/eval.py chexnet --data_dir dataset/images --test_list dataset/labels/test_list.txt --ten_crop
+  python tools/eval.py chexnet --boxes BBox_List_2017.csv --shortcut    # does the map point at the finding
   python tools/eval.py chexnet --fit youden --val_list dataset/labels/val_list.txt     # thresholds for eval and cam
   python tools/eval.py chexnet --predictions theirs.csv --labels dataset/labels/test_list.txt --save_dir report
   python tools/eval.py chexnet --compare ours.csv theirs.csv --labels dataset/labels/test_list.txt"""
@@ -56,6 +57,10 @@ def arguments():
 
 def main(args) -> None:
     recipe = recipes()[args.recipe]
+    if (args.boxes or args.shortcut) and (args.predictions or args.compare or args.fit):
+        from cxr.errors import InputError
+        raise InputError("--boxes and --shortcut need a checkpoint on a test list: call them without --predictions, "
+                         "--compare and --fit.")
     if args.predictions or args.compare:
         (judge_predictions if args.predictions else compare_predictions)(recipe, args)
     else:
@@ -69,7 +74,9 @@ def judge_checkpoint(recipe, args) -> None:
     from cxr.predictions import write_predictions
     from cxr.recipe import restore
     from cxr.thresholds import read_operating
+    from cxr.where import Evidence, printed
 
+    evidence = Evidence(recipe, args)
     restored = restore(recipe, args.ckpt, recipe.preprocess, recipe.arch_of(args))
     operating = read_operating(args.ckpt)
     dataset = recipe.test_set(args, restored.class_names, args.ckpt)
@@ -86,6 +93,10 @@ def judge_checkpoint(recipe, args) -> None:
     sections, table = judged(recipe, args, case, report, facts, dataset.names, operating)
     print(f"{args.ckpt} on {len(dataset)} images{', ten crops' if args.ten_crop else ''}: "
           f"{headline(report.values)}\n{table}")
+    for result in evidence.results(restored, dataset):
+        print(printed(result.section))
+        result.save(folder)
+        sections.append(result.section)
     save(folder, f"{args.recipe}: {args.ckpt.name} on {dataset.list_file.name}", sections)
 
 
