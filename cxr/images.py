@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +23,14 @@ from cxr.errors import InputError
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
+# Far above every detector (some 20 million pixels, 16 bits); the page passes less.
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 512 << 20
+
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0            # TIFF tag and value
+_TILE_SIDES = (322, 323)                         # TIFF tags
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_SCANS = 100                                # of a progressive JPEG; encoders write some ten
 
 # Said of odd metadata and of images that are merely large. Not `catch_warnings` around the call: images are
 # read in threads, where it can leave all warnings of the process switched off.
@@ -38,53 +47,91 @@ _FOREIGN = (                                     # (offset, magic, what it is an
 )
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image file as an array (H, W, 3), uint8, RGB, range 0-255.
+def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> np.ndarray:
+    """Read an image file as `read_bytes` does. Raises `InputError`, also for a missing file or a folder."""
+    return read_bytes(read_file(path, max_bytes), str(path), max_pixels, max_bytes)
 
-    - Pixels of more than 8 bits are scaled by the bit depth that they use: a 16-bit file whose values
-      stay below 4096 is taken for 12-bit, as detectors write them, instead of coming out nearly black.
-    - Transparent pixels are composited on black, the background of a radiograph.
-    - The EXIF orientation of photographed films is applied.
 
-    Raises `InputError` for a missing, empty, truncated, oversized or foreign file.
-    """
-    path = Path(path)
+def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a file; one of more than `max_bytes` is refused unread. Raises `InputError`."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            _check_bytes(os.fstat(file.fileno()).st_size, str(path), max_bytes)
+            return file.read()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: check the path.") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder, not an image: name a file in it.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): check the file.") from None
+
+
+def read_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> np.ndarray:
+    """Decode the content of an image file to an array (H, W, 3), uint8, RGB, range 0-255.
+
+    - Pixels of more than 8 bits are scaled by the bit depth that they use: a 16-bit file whose values
+      stay below 4096 is taken for 12-bit, as detectors write them, instead of coming out nearly black.
+    - Transparent pixels are composited on black, the background of a radiograph.
+    - The EXIF orientation of photographed films is applied.
+
+    Args:
+        name: what the sentences call it.
+        max_pixels: more are refused from the header, before anything is decoded (Pillow's own limit, 178 million,
+            holds as well).
+        max_bytes: more are refused unseen.
+
+    The content may be hostile: memory and time stay bounded by the two limits, whatever it claims to hold. Data
+    behind the end of a PNG or JPEG (an appended archive or page) are left alone. Raises `InputError` that names
+    `name` for an empty, truncated, oversized or foreign file.
+    """
+    _check_bytes(len(data), name, max_bytes)
     try:
-        return _decode(data)
+        return _decode(data, max_pixels)
     except UnidentifiedImageError:
-        raise InputError(f"{path} {_what_is_it(data[:512])}.") from None
+        raise InputError(f"{name} {_what_is_it(data[:512])}.") from None
     except (MemoryError, Image.DecompressionBombError):
-        raise InputError(f"{path} is too large (more than some 180 million pixels): scale it down first.") from None
+        raise InputError(f"{name} {_too_large(max_pixels)}.") from None
     except InputError as refusal:
-        raise InputError(f"{path} {refusal}.") from None
+        raise InputError(f"{name} {refusal}.") from None
     # Pillow reports damage as OSError, SyntaxError, ValueError or struct.error, OpenCV as its own error.
     except Exception as error:
-        raise InputError(f"{path} is damaged or cut short ({error}): copy or download it again.") from error
+        raise InputError(f"{name} is damaged or cut short ({error}): copy or download it again.") from error
 
 
-def _decode(data: bytes) -> np.ndarray:
+def _check_bytes(size: int, name: str, most: int) -> None:
+    if size > most:
+        raise InputError(f"{name} is too large ({size / 2 ** 20:,.0f} MB, at most {most / 2 ** 20:,.0f} are read): "
+                         "is it an image? Scale it down first.")
+
+
+def _too_large(max_pixels: int) -> str:
+    return f"is too large (more than {max_pixels / 1e6:,.0f} million pixels): scale it down first"
+
+
+def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     # Pillow reads the header and knows what is wrong with a file; OpenCV decodes, because it reads 16 bits
     # in any colour model.
     negative = False
+    if data.startswith(_PNG):
+        data = _bare_png(data)                   # OpenCV would return the upper part of a truncated file
+    elif data[:2] in (b"II", b"MM"):
+        _check_tiff(data)
     with Image.open(io.BytesIO(data), formats=FORMATS) as header:
         kind = "JPEG" if header.format == "MPO" else header.format     # a JPEG with a second picture behind it
+        sides = [header.size]
         if kind == "TIFF":
-            if header.n_frames > 1:
-                raise InputError(f"holds {header.n_frames} images: save the one you want as its own file")
+            sides.append([header.tag_v2.get(tag, 1) for tag in _TILE_SIDES])
             negative = header.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-        if kind == "PNG":
-            header.verify()                      # OpenCV returns the upper part of a truncated file
-    # In the data of a JPEG scan 0xFF is escaped, so its end marker must come after the last scan's start.
-    if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise ValueError("the end of the image is missing")
+        if max(width * height for width, height in sides) > max_pixels:
+            raise InputError(_too_large(max_pixels))
+        if kind == "TIFF" and header.n_frames > 1:
+            raise InputError(f"holds {header.n_frames} images: save the one you want as its own file")
+    if kind == "JPEG":
+        # In the data of a JPEG scan 0xFF is escaped, so its end marker must come after the last scan's start.
+        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+            raise ValueError("the end of the image is missing")
+        if data.count(b"\xff\xda") > _MOST_SCANS:        # a few bytes each, and a pass over all pixels
+            raise InputError(f"has more than {_MOST_SCANS} scans, as no camera writes: save it anew")
     # Only JPEGs carry an orientation worth applying, which OpenCV does in its colour mode alone.
     mode = cv2.IMREAD_COLOR if kind == "JPEG" else cv2.IMREAD_UNCHANGED
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
@@ -93,6 +140,41 @@ def _decode(data: bytes) -> np.ndarray:
     image = _to_rgb(pixels)
     # OpenCV turns a negative (as MONOCHROME1 radiographs are exported) round at 8 bits, and leaves it at more.
     return 255 - image if negative and pixels.dtype != np.uint8 else image
+
+
+def _bare_png(data: bytes) -> bytes:
+    """A PNG's critical chunks and its transparency, checksums of all verified, without what follows its end.
+
+    Compressed texts and profiles serve no X-ray, and both decoders would inflate them: OpenCV up to 8 MB for
+    every 8 KB.
+    """
+    kept, at, whole = [_PNG], len(_PNG), memoryview(data)
+    while True:
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            raise ValueError("the end of the image is missing")
+        if zlib.crc32(whole[at + 4:end - 4]) != int.from_bytes(whole[end - 4:end], "big"):
+            raise ValueError(f"wrong checksum in its part {kind.decode('latin1')!r}")
+        if kind[:1].isupper() or kind == b"tRNS":
+            kept.append(whole[at:end])
+        if kind == b"IEND":
+            return b"".join(kept)
+        at = end
+
+
+def _check_tiff(data: bytes) -> None:
+    """Refuse a tag that comes twice: Pillow, which is asked for the size, would believe the last, OpenCV the first."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = struct.unpack_from(order + "H", data, 2)[0] == 43                    # BigTIFF
+    start, = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    count, = struct.unpack_from(order + ("Q" if big else "H"), data, start)
+    first, step = (start + 8, 20) if big else (start + 2, 12)
+    if first + count * step > len(data):
+        raise ValueError("its table is cut short")
+    tags = [struct.unpack_from(order + "H", data, first + index * step)[0] for index in range(count)]
+    if len(set(tags)) < count:
+        raise InputError("contradicts itself (a tag comes twice): save it anew")
 
 
 def _to_rgb(pixels: np.ndarray) -> np.ndarray:
