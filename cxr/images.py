@@ -11,7 +11,7 @@ import struct
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -29,7 +29,10 @@ MAX_BYTES = 512 << 20
 
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0            # TIFF tag and value
 _TILE_SIDES = (322, 323)                         # TIFF tags
+_TIFF_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}    # by type, else 1
 _PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PARTS = 100_000                            # of a PNG; encoders write them of 8 KB and more
+_SMALL = 1 << 20
 _MOST_SCANS = 100                                # of a progressive JPEG; encoders write some ten
 
 # Said of odd metadata and of images that are merely large. Not `catch_warnings` around the call: images are
@@ -124,8 +127,8 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
             negative = header.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
         if max(width * height for width, height in sides) > max_pixels:
             raise InputError(_too_large(max_pixels))
-        if kind == "TIFF" and header.n_frames > 1:
-            raise InputError(f"holds {header.n_frames} images: save the one you want as its own file")
+        if kind == "PNG":
+            _check_inflated(data, *header.size)
     if kind == "JPEG":
         # In the data of a JPEG scan 0xFF is escaped, so its end marker must come after the last scan's start.
         if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
@@ -142,39 +145,71 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     return 255 - image if negative and pixels.dtype != np.uint8 else image
 
 
-def _bare_png(data: bytes) -> bytes:
-    """A PNG's critical chunks and its transparency, checksums of all verified, without what follows its end.
-
-    Compressed texts and profiles serve no X-ray, and both decoders would inflate them: OpenCV up to 8 MB for
-    every 8 KB.
-    """
-    kept, at, whole = [_PNG], len(_PNG), memoryview(data)
-    while True:
+def _png_parts(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """`(kind, start, end)` of each chunk of a PNG, checksums verified, up to its end."""
+    at, whole = len(_PNG), memoryview(data)
+    for _ in range(_MOST_PARTS):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if end > len(data):
             raise ValueError("the end of the image is missing")
         if zlib.crc32(whole[at + 4:end - 4]) != int.from_bytes(whole[end - 4:end], "big"):
             raise ValueError(f"wrong checksum in its part {kind.decode('latin1')!r}")
-        if kind[:1].isupper() or kind == b"tRNS":
-            kept.append(whole[at:end])
+        yield kind, at, end
         if kind == b"IEND":
-            return b"".join(kept)
+            return
         at = end
+    raise InputError("is cut into needlessly many parts: save it anew")
+
+
+def _bare_png(data: bytes) -> bytes:
+    """A PNG's critical chunks and its transparency, without what follows its end.
+
+    Compressed texts and profiles serve no X-ray, and both decoders would inflate them: OpenCV to 8 MB for 8 KB each.
+    """
+    bare = bytearray(_PNG)
+    for kind, start, end in _png_parts(data):
+        if kind[:1].isupper() or kind == b"tRNS":
+            bare += data[start:end]
+    return bytes(bare)
+
+
+def _check_inflated(data: bytes, width: int, height: int) -> None:
+    """Refuse a PNG whose data inflate far beyond its picture: libpng reads on to the end, two seconds a megabyte."""
+    if len(data) < _SMALL:
+        return
+    inflater, room = zlib.decompressobj(), 9 * width * height + _SMALL     # 8 bytes a pixel, and one a row
+    for kind, start, end in _png_parts(data):
+        piece = data[start + 8:end - 4] if kind == b"IDAT" else b""
+        while piece and not inflater.eof:
+            room -= len(inflater.decompress(piece, _SMALL))
+            piece = inflater.unconsumed_tail
+            if room < 0:
+                raise InputError("inflates to far more than its picture: save it anew")
 
 
 def _check_tiff(data: bytes) -> None:
-    """Refuse a tag that comes twice: Pillow, which is asked for the size, would believe the last, OpenCV the first."""
+    """Refuse what makes the first table of a TIFF a trap, and a second table.
+
+    Of a tag that comes twice Pillow, which is asked for the size, would believe the last, OpenCV the first; and
+    Pillow would copy the same bytes of the file once for each of 65,535 tags.
+    """
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] == 43                    # BigTIFF
-    start, = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    count, = struct.unpack_from(order + ("Q" if big else "H"), data, start)
+    word = order + ("Q" if big else "I")
+    start, = struct.unpack_from(word, data, 8 if big else 4)
+    number, = struct.unpack_from(order + ("Q" if big else "H"), data, start)
     first, step = (start + 8, 20) if big else (start + 2, 12)
-    if first + count * step > len(data):
+    if first + number * step > len(data):
         raise ValueError("its table is cut short")
-    tags = [struct.unpack_from(order + "H", data, first + index * step)[0] for index in range(count)]
-    if len(set(tags)) < count:
+    entry = struct.Struct(order + ("HHQ" if big else "HHI"))
+    entries = [entry.unpack_from(data, first + index * step) for index in range(number)]
+    if len({tag for tag, _, _ in entries}) < number:
         raise InputError("contradicts itself (a tag comes twice): save it anew")
+    if sum(_TIFF_BYTES.get(kind, 1) * values for _, kind, values in entries) > len(data):
+        raise ValueError("its tags claim more than the file holds")
+    if struct.unpack_from(word, data, first + number * step)[0]:
+        raise InputError("holds several images: save the one you want as its own file")
 
 
 def _to_rgb(pixels: np.ndarray) -> np.ndarray:
