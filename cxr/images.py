@@ -1,7 +1,7 @@
 """Any X-ray file in, 8-bit RGB out.
 
-Read are PNG (1, 8 and 16 bit; grey, RGB, RGBA, palette), JPEG, BMP and TIFF. Everything else is
-refused with a sentence that says what the file is and what to do about it.
+Read are PNG (1, 8 and 16 bit; grey, RGB, RGBA, palette), JPEG, BMP, TIFF, and DICOM (`cxr.dicom`). Everything else
+is refused with a sentence that says what the file is and what to do about it.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from cxr.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
 
 # Far above every detector (some 20 million pixels, 16 bits); the page passes less.
 MAX_PIXELS = 100_000_000
@@ -40,7 +40,6 @@ _MOST_SCANS = 100                                # of a progressive JPEG; encode
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _FOREIGN = (                                     # (offset, magic, what it is and what to do)
-    (128, b"DICM", "a DICOM file: export it as 8- or 16-bit PNG first"),
     (0, b"%PDF", "a PDF: export the page as PNG first"),
     (0, b"PK\x03\x04", "a zip archive: unpack it first"),
     (0, b"\x1f\x8b", "a gzip archive: unpack it first"),
@@ -51,8 +50,15 @@ _FOREIGN = (                                     # (offset, magic, what it is an
 
 
 def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> np.ndarray:
-    """Read an image file as `read_bytes` does. Raises `InputError`, also for a missing file or a folder."""
-    return read_bytes(read_file(path, max_bytes), str(path), max_pixels, max_bytes)
+    """Read an image file as `read_bytes` does, and warn of what `image_notes` has to say about it.
+
+    Raises `InputError`, also for a missing file or a folder.
+    """
+    data = read_file(path, max_bytes)
+    image = read_bytes(data, str(path), max_pixels, max_bytes)
+    if remarks := image_notes(data, str(path)):
+        warnings.warn(" ".join(remarks), stacklevel=2)
+    return image
 
 
 def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
@@ -98,7 +104,23 @@ def read_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS, max_bytes: 
         raise InputError(f"{name} {refusal}.") from None
     # Pillow reports damage as OSError, SyntaxError, ValueError or struct.error, OpenCV as its own error.
     except Exception as error:
-        raise InputError(f"{name} is damaged or cut short ({error}): copy or download it again.") from error
+        said = " ".join(str(error).split())
+        raise InputError(f"{name} is damaged or cut short ({said}): copy or download it again.") from error
+
+
+def image_notes(data: bytes, name: str) -> list[str]:
+    """What a DICOM file says about itself that speaks against using it here (lateral view, another body part, patient
+    data in the pixels, ...): sentences that name `name`, without patient data; [] for all else. For content that
+    `read_bytes` reads."""
+    if not is_dicom(data):
+        return []
+    from cxr import dicom
+    return dicom.notes(data, name)
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins with these bytes (132 at least) is DICOM."""
+    return head[128:132] == b"DICM"
 
 
 def _check_bytes(size: int, name: str, most: int) -> None:
@@ -115,6 +137,9 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     # Pillow reads the header and knows what is wrong with a file; OpenCV decodes, because it reads 16 bits
     # in any colour model.
     negative = False
+    if is_dicom(data):
+        from cxr import dicom
+        return dicom.decode(data, max_pixels)
     if data.startswith(_PNG):
         data = _bare_png(data)                   # OpenCV would return the upper part of a truncated file
     elif data[:2] in (b"II", b"MM"):
@@ -267,10 +292,10 @@ def _is_text(head: bytes) -> bool:
 def find_images(inputs: Iterable[str | os.PathLike]) -> list[tuple[Path, Path]]:
     """Expand files and folders to `(path, name)` pairs, in a stable order.
 
-    A folder is searched with its subfolders for the suffixes in `SUFFIXES`; `name` is the path below the given
-    folder, so that results can be laid out alike. A file stands for itself whatever its suffix. Where two names
-    agree, both get as many parent folders as all such files do not share. Raises `InputError` for a missing
-    path and for a folder without images.
+    A folder is searched with its subfolders for the suffixes in `SUFFIXES`, and for DICOM files without one (or with
+    a number for one, as in a file named by its UID); `name` is the path below the given folder, so that results can
+    be laid out alike. A file stands for itself whatever its suffix. Where two names agree, both get as many parent
+    folders as all such files do not share. Raises `InputError` for a missing path and for a folder without images.
     """
     found: dict[str, tuple[Path, Path]] = {}     # absolute path -> (path, name)
 
@@ -279,8 +304,7 @@ def find_images(inputs: Iterable[str | os.PathLike]) -> list[tuple[Path, Path]]:
 
     for given in map(Path, inputs):
         if given.is_dir():
-            below = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] != "."
-                           and p.is_file())
+            below = sorted(p for p in given.rglob("*") if p.name[0] != "." and _looks_like_an_image(p))
             if not below:
                 raise InputError(f"{given} holds no images ({', '.join(SUFFIXES)}): name another folder.")
             for path in below:
@@ -294,3 +318,16 @@ def find_images(inputs: Iterable[str | os.PathLike]) -> list[tuple[Path, Path]]:
     shared = os.path.commonpath(clashing) if clashing else ""
     return [(path, Path(os.path.relpath(place, shared)) if name in repeated else name)
             for place, (path, name) in found.items()]
+
+
+def _looks_like_an_image(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return path.is_file()
+    if suffix and not suffix[1:].isdigit() or path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    try:
+        with open(path, "rb") as file:
+            return is_dicom(file.read(132))
+    except OSError:
+        return False
