@@ -33,7 +33,7 @@ from pydicom.uid import (  # noqa: E402
 
 # Under pytest this project's own filter is not in force; see `test_the_process_stays_silent`.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::UserWarning:pydicom.{name}")
-              for name in ("valuerep", "pixels.decoders.rle")]
+              for name in ("valuerep", "charset", "filereader", "pixels.decoders.rle")]
 ROW = np.array([[0, 1000, 2000, 4095]], np.uint16)
 
 
@@ -273,8 +273,8 @@ def test_lossless_compression_changes_nothing(deep, syntax):
 
 
 # 6 x 8 values of 300 (row + column), 12 bits, predictor 1
-LOSSLESS = base64.b85decode("|JeV-01FTR1^@^F0TBTI!~hil0RaF20000000000000002@wC<00;pA00961lEkqrOA^GfEK3r^u`Ejx#IY<(62!4AOA"
-                            "^GfEK3r^u`Ejx#IY<(62!4AOA^GfEK3r^u`Ejx#IY>@*#H")
+LOSSLESS = base64.b85decode("|JeV-01FTR1^@^F0TBTI!~hil0RaF20000000000000002@wC<00;pA00961lEkqrOA^GfEK3r^u`Ejx#IY<(62!4A"
+                            "OA^GfEK3r^u`Ejx#IY<(62!4AOA^GfEK3r^u`Ejx#IY>@*#H")
 
 
 def lossless_jpeg():
@@ -316,7 +316,7 @@ def test_real_file(data_dir):
         image = read_image(path)
     stored = pydicom.dcmread(path).pixel_array
     assert image.shape == (1024, 1024, 3) and stored.std() > 40
-    assert (image[..., 1] == 255 - stored).all()
+    assert np.abs(image[..., 1] - (255.0 - stored)).max() <= 3              # decoders of JPEG differ by rounding
     assert path in [found for found, _ in find_images([data_dir / "odd"])]
 
 
@@ -381,12 +381,12 @@ def test_without_pydicom(monkeypatch):
 
 
 def test_the_process_stays_silent(tmp_path):
-    """pydicom's own remarks would print values of the file, which can be the patient's name."""
-    data = dicom(ROW, 12, BodyPartExamined="CHEST")
-    (tmp_path / "x.dcm").write_bytes(data.replace(b"CHEST ", b"Doe^Ja").replace(b"1.2.3.4\0", b"Doe Jane"))
+    """pydicom's own remarks would print values of a damaged file, which can be the patient's name."""
+    data = dicom(ROW, 12, SpecificCharacterSet="ISO_IR 6")
+    (tmp_path / "x.dcm").write_bytes(data.replace(b"ISO_IR 6", b"Doe^Jane"))
     code = f"from cxr.images import read_image; read_image({str(tmp_path / 'x.dcm')!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert done.returncode == 0 and done.stdout == "" and "Doe^Ja" not in done.stderr.replace("DOE^JA", "")
+    assert "Doe" not in done.stdout + done.stderr, done.stderr
 
 
 # --- hostile content -----------------------------------------------------------------------------------------------
