@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import logging
 import os
 import sys
 import warnings
@@ -100,8 +101,13 @@ def load_paddle():
     os.environ.setdefault("GLOG_minloglevel", "2")
     for unwanted in ("No ccache found", "You are using GPU version Paddle", "When training, we now always track"):
         warnings.filterwarnings("ignore", message=unwanted)
+    log = logging.getLogger()
+    handlers, level = list(log.handlers), log.level
     with contextlib.redirect_stderr(io.StringIO()) as said:
         import paddle
+    # Paddle sets up the log of the whole process: here that would go where nobody reads.
+    log.handlers[:] = handlers
+    log.setLevel(level)
     for line in said.getvalue().splitlines():
         if "OMP_NUM_THREADS" not in line:
             print(line, file=sys.stderr)
