@@ -5,3 +5,8 @@ CLASS_NAMES = [
     "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
 ]
 N_CLASSES = len(CLASS_NAMES)
+
+CHINESE = dict(zip(CLASS_NAMES, (
+    "肺不张", "心脏增大", "胸腔积液", "浸润", "肿块", "结节", "肺炎", "气胸",
+    "实变", "肺水肿", "肺气肿", "纤维化", "胸膜增厚", "疝",
+)))

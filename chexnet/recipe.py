@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from chexnet.labels import CLASS_NAMES
+from chexnet.labels import CHINESE, CLASS_NAMES
 from chexnet.published import PUBLISHED_FIGURES
 from cxr.errors import InputError
 from cxr.preprocess import Augment, Preprocess
@@ -17,6 +17,7 @@ class CheXNetRecipe(Recipe):
     name = "chexnet"
     summary = "DenseNet121 with 14 sigmoid outputs, class activation maps (CheXNet)"
     class_names = tuple(CLASS_NAMES)
+    translations = {"zh": CHINESE}
     activation = "sigmoid"
     published_figures = PUBLISHED_FIGURES
     # As the NIH published them: of the original images, and with a name of its own for one finding.

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from covid_resnet.labels import CLASS_NAMES
+from covid_resnet.labels import CHINESE, CLASS_NAMES
 from covid_resnet.published import PUBLISHED_FIGURES
 from cxr.errors import InputError
 from cxr.preprocess import Preprocess
@@ -16,6 +16,7 @@ class CovidResNetRecipe(Recipe):
     name = "covid_resnet"
     summary = "ResNet 18-152 on class folders, Momentum + CosineWarmup, Grad-CAM (COVID notebook)"
     class_names = CLASS_NAMES
+    translations = {"zh": CHINESE}
     activation = "softmax"
     published_figures = PUBLISHED_FIGURES
     arch = {"layers": 50}

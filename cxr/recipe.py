@@ -36,6 +36,7 @@ class Recipe:
     name: ClassVar[str]
     summary: ClassVar[str]                         # one sentence for --help
     class_names: ClassVar[Sequence[str]]
+    translations: ClassVar[Mapping[str, Mapping[str, str]]] = {}     # language -> class name -> its name there
     arch: ClassVar[Mapping[str, Any]]              # options of `build` where neither user nor checkpoint say
     preprocess: ClassVar[Preprocess]               # of training and evaluation
     cam_preprocess: ClassVar[Preprocess]           # of the published CAM pictures, for bare published files
