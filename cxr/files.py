@@ -52,8 +52,13 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:
-    """Write `value` as indented JSON, whole or not at all. NaN becomes null, which JSON can hold."""
-    write_text(path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as `json_text` gives it, whole or not at all."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """`value` as indented JSON. NaN becomes null, which JSON can hold."""
+    return json.dumps(_without_nan(value), indent=2, ensure_ascii=False) + "\n"
 
 
 def _without_nan(value: object) -> object:
@@ -67,9 +72,14 @@ def _without_nan(value: object) -> object:
 
 
 def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Write a comma-separated table with a header line, whole or not at all."""
+    """Write a table as `csv_text` gives it, whole or not at all."""
+    write_text(path, csv_text(header, rows))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """A comma-separated table with a header line."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()

@@ -17,12 +17,16 @@ from cxr.files import replacing
 
 _FONT, _FONT_SCALE, _WHITE = cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255)
 
+# The published one first; all others rise in lightness, so that they can be read in grey and by the colour-blind.
+COLORMAPS = {"jet": cv2.COLORMAP_JET, "inferno": cv2.COLORMAP_INFERNO, "viridis": cv2.COLORMAP_VIRIDIS,
+             "cividis": cv2.COLORMAP_CIVIDIS, "hot": cv2.COLORMAP_HOT}
 
-def heat(cam: np.ndarray) -> np.ndarray:
-    """Colour a map (H, W), uint8 or 0-1 float, from blue (0) to red (the maximum): (H, W, 3) uint8 RGB."""
+
+def heat(cam: np.ndarray, colormap: str = "jet") -> np.ndarray:
+    """Colour a map (H, W), uint8 or 0-1 float, with one of `COLORMAPS`: (H, W, 3) uint8 RGB. Jet is red at 1."""
     if cam.dtype != np.uint8:
         cam = (255 * np.clip(cam, 0, 1)).astype(np.uint8)
-    return cv2.cvtColor(cv2.applyColorMap(cam, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(cv2.applyColorMap(cam, COLORMAPS[colormap]), cv2.COLOR_BGR2RGB)
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
@@ -32,9 +36,18 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
         image: (H, W, 3) uint8 RGB.
         cam: map, uint8 or 0-1 float, enlarged to the image where it is smaller.
     """
-    if cam.shape != image.shape[:2]:
-        cam = cv2.resize(cam, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return (heat(cam) * 0.3 + image * 0.5).astype(np.uint8)
+    return (heat(_enlarge(cam, image)) * 0.3 + image * 0.5).astype(np.uint8)
+
+
+def blend(image: np.ndarray, cam: np.ndarray, opacity: float, colormap: str = "jet") -> np.ndarray:
+    """opacity x heat + (1 - opacity) x image: at 0 the X-ray alone, at 1 the map alone. Shapes as for `overlay`."""
+    return cv2.addWeighted(heat(_enlarge(cam, image), colormap), opacity, image, 1 - opacity, 0)
+
+
+def _enlarge(cam: np.ndarray, image: np.ndarray) -> np.ndarray:
+    if cam.shape == image.shape[:2]:
+        return cam
+    return cv2.resize(cam, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def ascii_names(class_names: Sequence[str]) -> list[str]:
@@ -113,6 +126,22 @@ def fit(image: np.ndarray, side: int) -> np.ndarray:
     square[top:top + new_height, left:left + new_width] = cv2.resize(image, (new_width, new_height),
                                                                      interpolation=shrinking)
     return square
+
+
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """Scale down, aspect ratio kept, until no side is longer than `side`; a smaller image stays as it is (a copy)."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image.copy()
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def encode(image: np.ndarray, suffix: str = ".png", quality: int = 90) -> bytes:
+    """(H, W, 3) uint8 RGB as the content of a `.png` or `.jpg` file; `quality` 0-100 is of JPEG alone."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
+    return cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
 
 def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
