@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""The page: upload chest X-rays, see the scores and where the model looked."""
+import sys
+from pathlib import Path
+
+from _cli import ROOT, fail, parser, recipes
+
+EXAMPLES = """\
+  streamlit run tools/app.py                                            # then open http://localhost:8501
+  streamlit run tools/app.py --server.port 8600 -- --ckpt_dir runs      # options of the page come after --"""
+
+
+def arguments():
+    main = parser("The page, for a browser: upload X-rays or take phantoms, choose model, CAM method, layer and\n"
+                  "class, see heat maps and scores, download picture, tables and report. In English and Chinese.",
+                  EXAMPLES)
+    main.add_argument("--ckpt_dir", type=Path, action="append", metavar="FOLDER",
+                      help="folder to offer checkpoints from, with its subfolders; may be given several times "
+                           "(default: pretrained_models and output)")
+    return main.parse_args()
+
+
+def main(streamlit) -> None:
+    from cxr.page.view import keep_uploads_in_memory, show
+
+    @streamlit.cache_resource(show_spinner=False)
+    def service():
+        """What all sessions share, made once."""
+        from cxr.service import Service
+
+        keep_uploads_in_memory()
+        folders = arguments().ckpt_dir or [ROOT / "pretrained_models", ROOT / "output", Path("output").resolve()]
+        return Service(recipes(), folders)
+
+    show(service)
+
+
+if __name__ == "__main__":
+    try:
+        import streamlit
+    except ModuleNotFoundError:
+        arguments()
+        sys.exit(fail("the page needs Streamlit: run `pip install -e .[app]`, then `streamlit run tools/app.py`."))
+    if streamlit.runtime.exists():
+        main(streamlit)
+    else:
+        arguments()
+        sys.exit(fail("the page is started with `streamlit run tools/app.py`."))
