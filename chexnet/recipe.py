@@ -31,6 +31,7 @@ class CheXNetRecipe(Recipe):
     classes = "all"
     monitor = "AUROC_avg"
     patience = 10
+    augmentation = "random crop and flip"
     defaults = Defaults(epoch=20, batch_size=128, learning_rate=0.001)
     published = ROOT / "pretrained_models" / "model_paddle.pdparams"
     published_source = (
@@ -41,10 +42,6 @@ class CheXNetRecipe(Recipe):
     def build(self, n_classes: int, layers: int = 121):
         from chexnet.model import CheXNet
         return CheXNet(n_classes, layers=layers)
-
-    def new_model(self, args, n_classes: int):
-        from chexnet.model import CheXNet
-        return CheXNet(n_classes, args.backbone or False, **self.arch_of(args))
 
     def add_arch_arguments(self, parser) -> None:
         parser.add_argument("--layers", type=int, choices=(121, 161, 169, 201, 264),
@@ -60,9 +57,6 @@ class CheXNetRecipe(Recipe):
         parser.add_argument("--val_list", default="dataset/labels/val_list.txt", help="(default: %(default)s)")
         parser.add_argument("--decay_epochs", default="10,15,18", metavar="N,N,...",
                             help="epochs after which the learning rate drops (default: %(default)s)")
-        parser.add_argument("--backbone", metavar="FILE",
-                            help="ImageNet weights of the DenseNet (.pdparams) to start from, as the published "
-                                 "training did (default: random weights)")
         parser.add_argument("--decay_factor", type=float, default=0.1,
                             help="what it is multiplied with then (default: %(default)s)")
 

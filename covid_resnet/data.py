@@ -48,6 +48,33 @@ class CovidDataset(XrayDataset):
         return image, np.array([label])
 
 
+class FolderDataset(XrayDataset):
+    """X-rays in one folder for each class: `data_dir/NORMAL/*.jpeg`, `data_dir/PNEUMONIA/*.jpeg`.
+
+    Args:
+        data_dir: folder of the class folders.
+        class_names: what the folders must be; None takes those that are there, sorted.
+        transform: called on (H, W, 3) uint8 RGB.
+
+    Items are `(image, label)` with label (1,) int64; `.labels` is (N,) int64. Raises `InputError` for other folders.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike, class_names: Sequence[str] | None = None,
+                 transform: Callable | None = None, seed: int = 0):
+        classes = find_classes(data_dir)
+        if class_names is not None and sorted(class_names) != sorted(classes):
+            raise InputError(f"{data_dir} holds the classes {', '.join(classes)} where {', '.join(class_names)} are "
+                             "needed: name the folders alike.")
+        order = tuple(class_names or classes)
+        names = [name for own in order for name in classes[own]]
+        labels = np.repeat(np.arange(len(order)), [len(classes[own]) for own in order])
+        super().__init__(data_dir, names, labels, order, transform, seed)
+
+    def __getitem__(self, index: int):
+        image, label = super().__getitem__(index)
+        return image, np.array([label])
+
+
 def check_folders(dataset: CovidDataset, label_path: str | os.PathLike) -> None:
     """Raise `InputError` where a list puts an image of one class folder under another class's index."""
     for name, label in zip(dataset.names, dataset.labels):

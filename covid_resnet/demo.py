@@ -14,6 +14,7 @@ from covid_resnet.recipe import CovidResNetRecipe
 from covid_resnet.schedule import CosineWarmup
 from cxr import phantom, pictures
 from cxr.cam import GradCAM
+from cxr.checkpoint import claim
 from cxr.files import write_csv
 from cxr.inference import Predictor, predict
 from cxr.localisation import chance, hits, scale_box
@@ -23,7 +24,6 @@ from cxr.preprocess import Preprocess
 from cxr.progress import progress
 from cxr.recipe import metadata
 from cxr.training import Settings, fit
-from cxr.weights import load_weights
 
 # Adam gets there in a few epochs, where the published Momentum needs dozens.
 LAYERS, BATCH_SIZE, LEARNING_RATE = 18, 16, 0.001
@@ -58,13 +58,13 @@ def run_demo(save_dir: Path, per_class: int, epochs: int, seed: int) -> DemoResu
           f"them ({paddle.get_device()}).", flush=True)
     paddle.seed(seed)
     model = CovidResNetRecipe().build(len(names), layers=LAYERS)
-    steps = -(-len(train_set) // BATCH_SIZE)
+    settings = Settings(save_dir, epochs, BATCH_SIZE, "accuracy", seed=seed)
+    steps = settings.steps_per_epoch(len(train_set))
     scheduler = CosineWarmup(LEARNING_RATE, steps, epochs, warmup_epoch_num=min(1, epochs / 2))
     optimizer = Adam(scheduler, parameters=model.parameters())
-    settings = Settings(save_dir, epochs, BATCH_SIZE, "accuracy", seed=seed)
-    fit(model, train_set, val_set, optimizer, scheduler, settings,
-        metadata(CovidResNetRecipe(), {"layers": LAYERS}, names, PREPROCESS))
-    load_weights(model, save_dir / "best.pdparams")
+    with claim(save_dir, overwrite=True):
+        fit(model, train_set, val_set, optimizer, scheduler, settings,
+            metadata(CovidResNetRecipe(), {"layers": LAYERS}, names, PREPROCESS))
     model.eval()
 
     logits = predict(Predictor(model, "dygraph"), test_set)

@@ -4,15 +4,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from covid_resnet.labels import CHINESE, CLASS_NAMES
+from covid_resnet.pneumonia import PneumoniaRecipe
 from covid_resnet.published import PUBLISHED_FIGURES
+from covid_resnet.resnet_recipe import ResNetRecipe
 from cxr.errors import InputError
 from cxr.preprocess import Preprocess
-from cxr.recipe import Defaults, Recipe
+from cxr.recipe import Defaults
 
 _LISTS = ("train.txt", "val.txt", "test.txt")
 
 
-class CovidResNetRecipe(Recipe):
+class CovidResNetRecipe(ResNetRecipe):
     name = "covid_resnet"
     summary = "ResNet 18-152 on class folders, Momentum + CosineWarmup, Grad-CAM (COVID notebook)"
     class_names = CLASS_NAMES
@@ -32,17 +34,6 @@ class CovidResNetRecipe(Recipe):
     defaults = Defaults(epoch=50, batch_size=50, learning_rate=0.01)
     published = None
     published_source = ""
-
-    def build(self, n_classes: int, layers: int = 50):
-        from covid_resnet.resnet import ResNet
-        return ResNet(layers, n_classes)
-
-    def add_arch_arguments(self, parser) -> None:
-        parser.add_argument("--layers", type=int, choices=(18, 34, 50, 101, 152),
-                            help="size of the ResNet (default: 50)")
-
-    def layer(self, model) -> str:
-        return model.last_block
 
     def add_train_arguments(self, parser) -> None:
         parser.add_argument("--data_dir", required=True,
@@ -89,6 +80,9 @@ class CovidResNetRecipe(Recipe):
             Path(args.save_dir, "test.txt").unlink(missing_ok=True)
             given = (args.train_list, args.val_list) if args.train_list else in_place[:2]
             return *given, tuple(classes)
+        own = [Path(args.save_dir, name) for name in _LISTS]
+        if args.resume and all(path.exists() for path in own):
+            return *own[:2], tuple(classes)        # images that came into the folder since do not count
         table = Path(args.patients) if args.patients else Path(args.data_dir, "sources.csv")
         patients = read_patients(table) if args.patients or table.exists() else None
         names = [name for own in classes.values() for name in own]
@@ -154,4 +148,4 @@ class CovidResNetRecipe(Recipe):
         return preprocess                          # the notebook trains on the images as they are
 
 
-RECIPES = (CovidResNetRecipe(),)
+RECIPES = (CovidResNetRecipe(), PneumoniaRecipe())

@@ -22,6 +22,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from cxr.distributed import merge, share
 from cxr.errors import InputError
 from cxr.files import sha256, write_json
 from cxr.metrics import scores_from_logits
@@ -260,18 +261,20 @@ def predict(predictor: Predictor, dataset, batch_size: int = 32, workers: int | 
             desc: str = "evaluate") -> np.ndarray:
     """Logits of every image of `dataset`, in its order: (N, crops, K) float32.
 
-    The transform of the data set gives (3, H, W), which counts as one crop, or (crops, 3, H, W).
+    The transform of the data set gives (3, H, W), which counts as one crop, or (crops, 3, H, W). Several processes
+    share the images, and each gets all logits.
     """
     workers = default_workers() if workers is None else workers
     results = []
-    with progress(None, total=len(dataset), desc=desc) as bar:
-        for images, _ in batches(dataset, range(len(dataset)), batch_size, workers):
+    indices = share(range(len(dataset)))
+    with progress(None, total=len(indices), desc=desc) as bar:
+        for images, _ in batches(dataset, indices, batch_size, workers):
             if images.ndim == 4:
                 images = images[:, None]
             logits = predictor.logits(images.reshape(-1, *images.shape[2:]))
             results.append(logits.reshape(*images.shape[:2], -1))
             bar.update(len(images))
-    return np.concatenate(results)
+    return merge(np.concatenate(results) if results else np.zeros((0,), "float32"), len(dataset))
 
 
 def precision_cost(predictor: Predictor, model, images: np.ndarray) -> str:

@@ -84,19 +84,24 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Augment:
-    """Random crop and horizontal flip for training, after the resize of `preprocess`.
+    """Random rotation, crop and horizontal flip for training, after the resize of `preprocess`.
 
-    Published for CheXNet. The draw comes from the generator that the caller passes, so that a sample's
-    augmentation can depend on (seed, epoch, index) alone and survives workers and restarts.
+    Crop and flip are published for CheXNet; rotation by up to `rotate` degrees either way, with black corners and the
+    nearest pixel as torchvision's `RandomRotation` has it, and flip for the pneumonia ResNet. The draw comes from the
+    generator that the caller passes, so that a sample's augmentation can depend on (seed, epoch, index) alone and
+    survives workers and restarts.
     """
     preprocess: Preprocess
     flip: float = 0.5
+    rotate: float = 0.0
 
     takes_rng = True                             # tells `cxr.data.XrayDataset` to pass one
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(H, W, 3) uint8 to (3, h, w) float32."""
         image = resize(np.asarray(image, np.uint8), self.preprocess.resize, self.preprocess.antialias)
+        if self.rotate:
+            image = np.asarray(Image.fromarray(image).rotate(rng.uniform(-self.rotate, self.rotate)))
         side = self.preprocess.crop
         if side:
             check_crop(image, side)

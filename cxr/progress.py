@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
+from cxr.distributed import rank
+
 
 class _LogLines(tqdm):
     """tqdm that ends every report with a newline, for files and pipes."""
@@ -31,9 +33,10 @@ class _LogLines(tqdm):
 def progress(iterable: Iterable, total: int | None = None, desc: str = "", unit: str = "image") -> tqdm:
     """Iterate with a bar on standard error; `.set_postfix(...)` adds figures to it.
 
-    Where standard error is not a terminal, one line is written at least 15 seconds after the last.
+    Where standard error is not a terminal, one line is written at least 15 seconds after the last. Of several
+    processes only rank 0 writes any.
     """
-    options = {"total": total, "desc": desc, "unit": unit, "file": sys.stderr, "ncols": 100}
+    options = {"total": total, "desc": desc, "unit": unit, "file": sys.stderr, "ncols": 100, "disable": rank() > 0}
     if sys.stderr.isatty():
         return tqdm(iterable, leave=False, **options)
     return _LogLines(iterable, mininterval=15, maxinterval=60, ascii=True, **options)

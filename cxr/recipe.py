@@ -44,6 +44,8 @@ class Recipe:
     classes: ClassVar[str]                         # default of `cam --classes`: all or top
     monitor: ClassVar[str]                         # figure that the best checkpoint is chosen by
     patience: ClassVar[int | None]                 # epochs without improvement before training stops
+    freeze: ClassVar[bool] = False                 # train the classifier alone
+    augmentation: ClassVar[str] = "none"           # what `augment` adds to `preprocess`, for --help
     defaults: ClassVar[Defaults]
     published: ClassVar[Path | None]               # where the published weights are expected
     published_source: ClassVar[str]                # where to get them
@@ -63,10 +65,6 @@ class Recipe:
     def arch_of(self, args: argparse.Namespace) -> dict[str, Any]:
         """`arch` with what the flags say otherwise."""
         return {**self.arch, **{name: getattr(args, name) for name in self.arch if getattr(args, name) is not None}}
-
-    def new_model(self, args: argparse.Namespace, n_classes: int):
-        """The model that `train` starts from, for the parsed flags."""
-        return self.build(n_classes, **self.arch_of(args))
 
     def layer(self, model) -> str:
         """Dotted name of the default CAM target layer of `model`: the one whose output is `features(x)`."""
@@ -121,7 +119,7 @@ class Recipe:
         return list(names)
 
     def optimizer(self, args: argparse.Namespace, parameters, steps_per_epoch: int) -> tuple:
-        """`(optimizer, scheduler)`; the scheduler is stepped once a batch."""
+        """`(optimizer, scheduler)`; the scheduler is stepped once a step of the optimizer."""
         raise NotImplementedError
 
     def augment(self, preprocess: Preprocess) -> Callable:

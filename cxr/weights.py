@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -244,10 +245,14 @@ def save_weights(model, path: str | os.PathLike, meta: Mapping | None = None) ->
     `meta` must be JSON-serialisable; it travels inside the file. The file appears whole or not at all: it
     is written beside its final place, flushed to disk, then renamed. Raises `OSError` if the disk is full.
     """
-    state = model.state_dict() if hasattr(model, "state_dict") else model
+    with replacing(path) as file:
+        write_state(file, model.state_dict() if hasattr(model, "state_dict") else model, meta)
+
+
+def write_state(file: BinaryIO, state: Mapping, meta: Mapping | None = None) -> None:
+    """Write a state dict and `meta`, as `save_weights` does, to an open file."""
     content: dict = OrderedDict((key, np.asarray(value)) for key, value in state.items())
     content[_PADDLE_NAMES] = {key: getattr(value, "name", key) for key, value in state.items()}
     if meta:
         content[META_KEY] = json.dumps(meta)
-    with replacing(path) as file:
-        pickle.dump(dict(content), file, protocol=4)
+    pickle.dump(dict(content), file, protocol=4)

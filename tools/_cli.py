@@ -88,8 +88,8 @@ def run(command: Callable[[], int | None], paddle: bool = True) -> None:
         full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))       # Windows knows no quota
         remedy = "free some space" if full else "check the path and permissions"
         status = fail(f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): {remedy}.")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted {stop}".rstrip(), file=sys.stderr)
         status = 130
     sys.exit(status)
 

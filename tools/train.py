@@ -1,64 +1,151 @@
 #!/usr/bin/env python
 """Train a model on a folder of X-rays."""
-from pathlib import Path
-
-from _cli import not_negative, parser, positive, recipe_parsers, recipes, run, writable
+from _cli import not_negative, parser, positive, recipe_parsers, recipes, run
 
 EXAMPLES = """\
   python tools/train.py covid_resnet --data_dir dataset                 # dataset/COVID/*.png, dataset/Normal/*.png ...
-  python tools/train.py covid_resnet --data_dir dataset --layers 18 --epoch 10
+  python tools/train.py covid_resnet --data_dir dataset --resume        # go on after it was stopped or killed
+  python tools/train.py pneumonia --data_dir chest_xray --backbone resnet152.pdparams
   python tools/train.py chexnet --data_dir dataset/images \\
-      --train_list dataset/labels/train_list.txt --val_list dataset/labels/val_list.txt"""
+      --train_list dataset/labels/train_list.txt --val_list dataset/labels/val_list.txt
+  python -m paddle.distributed.launch --gpus 0,1 tools/train.py chexnet ...   # one process for each GPU"""
+# What --resume may change: it alters no step. Lists are compared by their content.
+FREE = {"recipe", "data_dir", "train_list", "val_list", "patients", "save_dir", "resume", "overwrite", "save_every",
+        "max_steps", "patience", "num_workers", "visualdl"}
 
 
 def arguments():
     main = parser("Train a model on a folder of X-rays. Writes into save_dir: best.pdparams and last.pdparams "
                   "(with class names,\npreprocessing and architecture inside, so that eval and cam need no flags), "
-                  "history.csv, curves.png, and the\nlists of the split where it was made here.", EXAMPLES)
+                  "history.csv, curves.png,\nresume.ckpt, and the lists of the split where it was made here.", EXAMPLES)
     for name, sub in recipe_parsers(main).items():
         recipe = recipes()[name]
         recipe.add_train_arguments(sub)
         recipe.add_arch_arguments(sub)
-        sub.add_argument("--save_dir", default=f"output/{name}", help="(default: %(default)s)")
-        sub.add_argument("--epoch", type=positive, default=recipe.defaults.epoch,
-                         help="how often to go through the training set (default: %(default)s, as published)")
-        sub.add_argument("--batch_size", type=positive, default=recipe.defaults.batch_size,
-                         help="images a step; lower it if memory runs out (default: %(default)s, as published)")
-        sub.add_argument("--learning_rate", type=float, default=recipe.defaults.learning_rate,
-                         help="highest of the schedule (default: %(default)s, as published)")
-        sub.add_argument("--pretrained", metavar="FILE", help="start from these weights instead of random ones")
-        sub.add_argument("--max_steps", type=positive, metavar="N", help="end after N batches, to try things out")
-        sub.add_argument("--seed", type=int, default=0, help="of split, order and augmentation (default: %(default)s)")
-        sub.add_argument("--num_workers", type=not_negative, metavar="N",
-                         help="threads that read images (default: one a core)")
+        _add_schedule(sub, recipe)
+        _add_start(sub.add_argument_group("where it starts"), recipe)
+        _add_imbalance(sub.add_argument_group("unequal classes, uncertain labels"), recipe)
+        _add_safety(sub.add_argument_group("stopping, going on, watching"), name)
     return main.parse_args()
 
 
+def _add_schedule(sub, recipe) -> None:
+    defaults = recipe.defaults
+    sub.add_argument("--epoch", type=positive, default=defaults.epoch,
+                     help="how often to go through the training set (default: %(default)s, as published)")
+    sub.add_argument("--batch_size", type=positive, default=defaults.batch_size,
+                     help="images at once, in each process; lower it if memory runs out (default: %(default)s, as "
+                          "published)")
+    sub.add_argument("--accumulate", type=positive, default=1, metavar="N",
+                     help="batches a step: with N times fewer images at once the same gradient (default: %(default)s)")
+    sub.add_argument("--learning_rate", type=float, default=defaults.learning_rate,
+                     help="highest of the schedule (default: %(default)s, as published)")
+    sub.add_argument("--patience", type=not_negative, default=recipe.patience or 0, metavar="N",
+                     help=f"stop after N epochs without a better {recipe.monitor}, 0 never (default: %(default)s)")
+    sub.add_argument("--max_steps", type=positive, metavar="N", help="end after N steps, to try things out")
+    sub.add_argument("--no_augment", action="store_true",
+                     help=f"train on the images as they are (published: {recipe.augmentation})")
+    sub.add_argument("--amp", action="store_true", help="mixed precision, float16 where it is safe (GPU only)")
+    sub.add_argument("--seed", type=not_negative, default=0,
+                     help="of weights, split, order and augmentation (default: %(default)s)")
+    sub.add_argument("--deterministic", action="store_true",
+                     help="equal runs give equal bits on a GPU too, somewhat slower (on a CPU they do anyway)")
+    sub.add_argument("--num_workers", type=not_negative, metavar="N",
+                     help="threads that read images (default: one a core)")
+
+
+def _add_start(group, recipe) -> None:
+    group.add_argument("--pretrained", metavar="FILE", help="start from these weights, of this model and its classes")
+    group.add_argument("--backbone", metavar="FILE",
+                       help="start from these weights but for the classifier, for example ImageNet's as "
+                            "tools/convert.py writes them (default: random weights)")
+    group.add_argument("--freeze", action="store_true", default=recipe.freeze,
+                       help="train the classifier alone; the rest stays as it is, batch norms too"
+                            + (" (default)" if recipe.freeze else ""))
+    group.add_argument("--no_freeze", action="store_false", dest="freeze",
+                       help="train everything" + ("" if recipe.freeze else " (default)"))
+
+
+def _add_imbalance(group, recipe) -> None:
+    group.add_argument("--class_weights", choices=("balanced", "none"), default="none",
+                       help="let rare classes weigh as much as common ones in the loss (default: %(default)s)")
+    group.add_argument("--balanced_sampling", action="store_true", help="show rare classes as often as common ones")
+    group.add_argument("--label_smoothing", type=_share, default=0.0, metavar="SHARE",
+                       help="share of every label that goes to all classes alike (default: %(default)s)")
+
+
+def _add_safety(group, name) -> None:
+    group.add_argument("--save_dir", default=f"output/{name}", help="(default: %(default)s)")
+    group.add_argument("--resume", action="store_true",
+                       help="go on from the last checkpoint in save_dir; the weights end as if never stopped")
+    group.add_argument("--overwrite", action="store_true", help="delete the run that save_dir holds")
+    group.add_argument("--save_every", type=_minutes, metavar="MINUTES",
+                       help="time between checkpoints, 0 for one a step (default: 10, or more where they would take "
+                            "over 1 %% of the time; the end of an epoch always has one)")
+    group.add_argument("--visualdl", action="store_true",
+                       help="also write figures for VisualDL into visualdl/ (needs `pip install visualdl`)")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise ValueError
+    return value
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise ValueError
+    return value
+
+
 def main(args) -> None:
+    from cxr import distributed
+    from cxr.checkpoint import claim
+    from cxr.errors import InputError
+
+    if args.resume and args.overwrite:
+        raise InputError("--resume and --overwrite contradict each other: give one of them.")
+    distributed.start()
+    with claim(args.save_dir, args.resume, args.overwrite) as saved:
+        train(recipes()[args.recipe], args, saved)
+
+
+def train(recipe, args, saved) -> None:
     import paddle
 
     from cxr.recipe import metadata
     from cxr.training import Settings, fit
+    from cxr.transfer import freeze_backbone, load_backbone, trainable
     from cxr.weights import load_weights
 
-    recipe = recipes()[args.recipe]
     train_set, val_set = recipe.train_sets(args)
-    writable(Path(args.save_dir))
-    preprocess = recipe.preprocess
-    train_set.transform, val_set.transform = recipe.augment(preprocess), preprocess
+    preprocess, arch = recipe.preprocess, recipe.arch_of(args)
+    train_set.transform = preprocess if args.no_augment else recipe.augment(preprocess)
+    val_set.transform = preprocess
     paddle.seed(args.seed)
-    model = recipe.new_model(args, len(train_set.class_names))
-    if args.pretrained:
+    model = recipe.build(len(train_set.class_names), **arch)
+    if saved is None and args.pretrained:
         load_weights(model, args.pretrained)
-    steps = -(-len(train_set) // args.batch_size)
-    optimizer, scheduler = recipe.optimizer(args, model.parameters(), steps)
+    elif saved is None and args.backbone:
+        load_backbone(model, args.backbone)
+    elif saved is None and args.freeze:
+        print("Note: the backbone is frozen with random weights, so this shows that things work and nothing else: "
+              "give --backbone FILE (see tools/convert.py).")
+    if args.freeze:
+        freeze_backbone(model)
+    settings = Settings(args.save_dir, args.epoch, args.batch_size, recipe.monitor, args.patience, args.max_steps,
+                        args.seed, args.num_workers, args.accumulate, args.save_every, args.label_smoothing,
+                        args.class_weights == "balanced", args.balanced_sampling, args.amp, args.visualdl)
+    optimizer, scheduler = recipe.optimizer(args, trainable(model), settings.steps_per_epoch(len(train_set)))
     print(f"Training {args.recipe} on {paddle.get_device()} with {len(train_set)} images, "
           f"validating with {len(val_set)}; "
           f"classes {', '.join(train_set.class_names)}.", flush=True)
-    settings = Settings(args.save_dir, args.epoch, args.batch_size, recipe.monitor, recipe.patience, args.max_steps,
-                        args.seed, args.num_workers)
+    flags = {f"--{name}": value for name, value in {**vars(args), **arch}.items() if name not in FREE}
     history = fit(model, train_set, val_set, optimizer, scheduler, settings,
-                  metadata(recipe, recipe.arch_of(args), train_set.class_names, preprocess))
+                  metadata(recipe, arch, train_set.class_names, preprocess), saved,
+                  {"the model": args.recipe, **flags})
     best = history.best
     print(f"Best epoch {best['epoch']}: {recipe.monitor} {best[f'val_{recipe.monitor}']:.4f}. "
           f"Weights, history.csv and curves.png are in {args.save_dir}.")
@@ -66,4 +153,7 @@ def main(args) -> None:
 
 if __name__ == "__main__":
     args = arguments()
+    if args.deterministic:
+        from cxr.runtime import be_deterministic
+        be_deterministic()
     run(lambda: main(args))

@@ -1,0 +1,17 @@
+"""What the recipes on the ResNet have in common."""
+from __future__ import annotations
+
+from cxr.recipe import Recipe
+
+
+class ResNetRecipe(Recipe):
+    def build(self, n_classes: int, layers: int = 50):
+        from covid_resnet.resnet import ResNet
+        return ResNet(layers, n_classes)
+
+    def add_arch_arguments(self, parser) -> None:
+        parser.add_argument("--layers", type=int, choices=(18, 34, 50, 101, 152),
+                            help=f"size of the ResNet (default: {self.arch['layers']})")
+
+    def layer(self, model) -> str:
+        return model.last_block
