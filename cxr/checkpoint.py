@@ -144,10 +144,13 @@ def _read(path: Path) -> Saved:
     return Saved(*read_weights(path))
 
 
-def collect(model, optimizer) -> dict[str, np.ndarray]:
-    """Weights and optimizer state, by names that do not depend on what else the process has built."""
+def collect(model, optimizer, held: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights and optimizer state, by names that do not depend on what else the process has built.
+
+    `held`: what `restore` returned, until the optimizer has made a step: only then does Paddle take it over.
+    """
     state = model.state_dict()
-    arrays = {_MODEL + key: value.numpy() for key, value in state.items()}
+    arrays = {**held, **{_MODEL + key: value.numpy() for key, value in state.items()}}
     keys = {value.name: key for key, value in state.items()}
     for name, value in optimizer.state_dict().items():
         if name != "LR_Scheduler" and hasattr(value, "numpy"):
@@ -156,18 +159,21 @@ def collect(model, optimizer) -> dict[str, np.ndarray]:
     return arrays
 
 
-def restore(saved: Saved, model, optimizer, path: str | os.PathLike) -> None:
-    """Fill `model` and `optimizer` with what `collect` gave. Raises `InputError`, naming `path`, if it does not fit."""
+def restore(saved: Saved, model, optimizer, scheduler: Mapping, path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Fill `model` and `optimizer`, whose schedule gets the state `scheduler`; returns the optimizer's arrays.
+
+    Raises `InputError`, naming `path`, if the weights do not fit.
+    """
     import paddle
     fill(model, {key[len(_MODEL):]: value for key, value in saved.arrays.items() if key.startswith(_MODEL)}, path)
     names = {key: value.name for key, value in model.state_dict().items()}
-    state = {}
-    for key, value in saved.arrays.items():
-        if key.startswith(_OPTIMIZER):
-            parameter, accumulator = key[len(_OPTIMIZER):].rsplit("/", 1)
-            state[f"{names[parameter]}_{accumulator}"] = paddle.to_tensor(value)
-    if state:
-        optimizer.set_state_dict(state)
+    held = {key: value for key, value in saved.arrays.items() if key.startswith(_OPTIMIZER)}
+    state: dict = {"LR_Scheduler": scheduler}
+    for key, value in held.items():
+        parameter, accumulator = key[len(_OPTIMIZER):].rsplit("/", 1)
+        state[f"{names[parameter]}_{accumulator}"] = paddle.to_tensor(value)
+    optimizer.set_state_dict(state)
+    return held
 
 
 def check_same(saved: Mapping, now: Mapping, folder: str | os.PathLike) -> None:

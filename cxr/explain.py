@@ -14,6 +14,7 @@ from cxr.cam.base import BaseCAM
 from cxr.cam.faithfulness import evaluate, randomisation
 from cxr.cam.guided import GuidedBackprop, times, to_picture
 from cxr.cam.maths import rescale, upsample
+from cxr.distributed import gather, share, world
 from cxr.errors import InputError, naming
 from cxr.files import write_csv
 from cxr.images import read_image
@@ -88,7 +89,8 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
         options: passed on to the method's call (`aug_smooth`, `eigen_smooth`, `scale`).
 
     An image that cannot be read is skipped and its sentence kept in `.failures`; the others are still done. After
-    Ctrl-C the images drawn so far are returned, with `.interrupted` set.
+    Ctrl-C the images drawn so far are returned, with `.interrupted` set. Several processes share the images, and each
+    returns what all did.
     """
     workers = default_workers() if workers is None else workers
     done = Explained()
@@ -115,7 +117,7 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
         bar.update()
 
     def explained() -> Iterator[tuple]:
-        for batch in _in_batches(ordered_map(read, range(len(images)), workers, 2 * batch_size), batch_size, done):
+        for batch in _in_batches(ordered_map(read, indices, workers, 2 * batch_size), batch_size, done):
             x = np.stack([inputs for _, _, inputs in batch])
             targets = {"all": "all", "top": None}[classes] if isinstance(classes, str) else [classes] * len(batch)
             maps = method(x, targets=targets, **options)
@@ -128,7 +130,8 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
                 done.scores[name], done.sources[name] = row, images[index][0]
                 yield index, view, own, shown, row, product
 
-    with progress(None, total=len(images), desc="cam") as bar:
+    indices = share(range(len(images)))
+    with progress(None, total=len(indices), desc="cam") as bar:
         try:
             for _ in ordered_map(draw, explained(), workers, 2 * batch_size):
                 pass                               # `draw` moves the bar: results come in order, and late
@@ -136,7 +139,23 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
             done.interrupted = True
             done.scores = {name: row for name, row in done.scores.items() if name in done.pictures}
             done.sources = {name: path for name, path in done.sources.items() if name in done.pictures}
-    return done
+    return done if world() == 1 else _merged(done, [name.as_posix() for _, name in images])
+
+
+def _merged(done: Explained, order: Sequence[str]) -> Explained:
+    """What all processes did, in the order of the images."""
+    parts = gather({"scores": {name: row.tolist() for name, row in done.scores.items()},
+                    "pictures": {name: str(path) for name, path in done.pictures.items()},
+                    "sources": {name: str(path) for name, path in done.sources.items()},
+                    "failures": done.failures, "interrupted": done.interrupted})
+
+    def in_order(field: str, kind) -> dict:
+        whole = {name: value for part in parts for name, value in part[field].items()}
+        return {name: kind(whole[name]) for name in order if name in whole}
+
+    return Explained(in_order("scores", np.float32), in_order("pictures", Path), in_order("sources", Path),
+                     [sentence for part in parts for sentence in part["failures"]],
+                     any(part["interrupted"] for part in parts))
 
 
 def _chosen(method: BaseCAM, scores: np.ndarray) -> np.ndarray:

@@ -137,12 +137,12 @@ class _Trainer:
         if any(other != self.identity for other in gather(self.identity)):
             raise InputError("the processes were not started with the same flags and images: give all nodes the same.")
         self.saved_at, self.cost = time.monotonic(), 0.0
+        self.held: dict = {}
         self.log = None
 
     def restore(self, saved: checkpoint.Saved) -> None:
         checkpoint.check_same(saved.facts["identity"], self.identity, self.folder)
-        checkpoint.restore(saved, self.model, self.optimizer, self.folder)
-        self.scheduler.set_state_dict(saved.facts["scheduler"])
+        self.held = checkpoint.restore(saved, self.model, self.optimizer, saved.facts["scheduler"], self.folder)
         if self.amp:
             self.scaler.load_state_dict(saved.facts["scaler"])
         self.at, self.history = _Position(**saved.facts["position"]), History(**saved.facts["history"])
@@ -265,6 +265,7 @@ class _Trainer:
         at.rate = self.optimizer.get_lr()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.held = {}
         self.optimizer.clear_grad()
         self.scheduler.step()
         return loss, accuracy, stop > 0
@@ -323,7 +324,8 @@ class _Trainer:
         facts = {"identity": self.identity, "position": asdict(self.at), "history": asdict(self.history),
                  "scheduler": self.scheduler.state_dict(), "scaler": scaler}
         with self._full_disk_told():
-            checkpoint.write(self.folder, checkpoint.Saved(checkpoint.collect(self.model, self.optimizer), facts))
+            arrays = checkpoint.collect(self.model, self.optimizer, self.held)
+            checkpoint.write(self.folder, checkpoint.Saved(arrays, facts))
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - began
 

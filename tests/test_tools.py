@@ -29,7 +29,9 @@ def call(*arguments, status=0, cwd=None):
 def test_help_teaches_and_does_without_paddle(command, tmp_path):
     (tmp_path / "paddle.py").write_text("raise SystemExit('Paddle was imported')")
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    pages = [["--help"]] if command == "demo.py" else [["--help"], ["chexnet", "--help"], ["covid_resnet", "--help"]]
+    pages = [["--help"]]
+    if command != "demo.py":
+        pages += [[name, "--help"] for name in ("chexnet", "covid_resnet", "pneumonia")]
     for page in pages:
         done = subprocess.run([sys.executable, str(ROOT / "tools" / command), *page], capture_output=True, text=True,
                               env=environ)
@@ -91,7 +93,24 @@ def test_train_prints_progress_tables_and_where_things_are(trained):
     assert "by patient" in out and "Epoch 1/2: train loss" in out and "| Pneumothorax" in out
     assert "epoch 1/2:" in error and "\r" not in error                        # a log file gets lines, not a bar
     assert {path.name for path in folder.iterdir()} == {
-        "best.pdparams", "last.pdparams", "history.csv", "curves.png", "train.txt", "val.txt", "test.txt"}
+        ".lock", "best.pdparams", "last.pdparams", "resume.ckpt", "history.csv", "curves.png", "train.txt", "val.txt",
+        "test.txt"}
+
+
+def test_train_goes_on_only_as_it_was_begun(trained, phantoms):
+    folder, _, _ = trained
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    again = ["train.py", "covid_resnet", "--data_dir", phantoms, "--layers", 18, "--epoch", 2, "--batch_size", 10,
+             "--save_dir", folder]
+    _, error = call(*again, status=2)
+    assert "holds a run already" in error and "--resume" in error and "--overwrite" in error
+    _, error = call(*again, "--resume", "--learning_rate", 0.1, status=2)
+    assert "was begun with --learning_rate 0.01, not --learning_rate 0.1" in error
+    _, error = call(*again, "--resume", "--overwrite", status=2)
+    assert "contradict each other" in error
+    out, _ = call(*again, "--resume", "--max_steps", 4, "--num_workers", 0)
+    assert "is complete: it has made 4 steps" in out
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 def test_eval_and_cam_need_no_flags_that_train_was_given(trained, phantoms, tmp_path):
@@ -150,7 +169,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(phantoms, tmp
     (tmp_path / "file").write_text("no folder")
     _, error = call("train.py", "covid_resnet", "--data_dir", phantoms, "--layers", 18, "--save_dir", tmp_path / "file",
                     status=2)
-    assert "file cannot be read or written" in error and "check the path" in error and "epoch 1" not in error
+    assert "file cannot be written to" in error and "another --save_dir" in error and "epoch 1" not in error
     _, error = call("cam.py", "covid_resnet", phantoms, "--save_dir", tmp_path / "file", status=2)
     assert "file cannot be written to" in error and "another --save_dir" in error
 

@@ -96,7 +96,10 @@ def run(command: Callable[[], int | None], paddle: bool = True) -> None:
 
 def writable(folder: Path) -> Path:
     """Make the folder that results go to, before the work begins rather than after it."""
+    from cxr.distributed import rank
     from cxr.files import replacing
+    if rank() > 0:
+        return folder
     try:
         with replacing(folder / ".writable"):
             pass

@@ -54,13 +54,14 @@ def arguments():
 
 
 def main(args) -> int:
-    from cxr import cam
+    from cxr import cam, distributed
     from cxr.errors import InputError
     from cxr.explain import choose_classes, explain, faithfulness_table, score_table, write_scores
     from cxr.images import find_images
     from cxr.inference import EngineModel, Predictor
     from cxr.recipe import restore
 
+    distributed.start()
     recipe = recipes()[args.recipe]
     if args.list_layers:
         # Of the checkpoint if there is one; the names do not need any weights.
@@ -84,6 +85,8 @@ def main(args) -> int:
                    choose_classes(args.classes, restored.class_names), args.batch_size, args.num_workers,
                    guided=cam.GuidedBackprop(restored.model) if args.guided else None,
                    aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth, scale=args.scale)
+    if distributed.rank() > 0:
+        return 0
     if done.scores:
         write_scores(args.save_dir / "scores.csv", done, restored.class_names)
         print(score_table(done, restored.class_names))

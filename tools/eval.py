@@ -69,6 +69,7 @@ def main(args) -> None:
 
 
 def judge_checkpoint(recipe, args) -> None:
+    from cxr import distributed
     from cxr.evaluation import Case
     from cxr.metrics import evaluate, headline, scores_from_logits
     from cxr.predictions import write_predictions
@@ -76,6 +77,7 @@ def judge_checkpoint(recipe, args) -> None:
     from cxr.thresholds import read_operating
     from cxr.where import Evidence, printed
 
+    distributed.start()
     evidence = Evidence(recipe, args)
     restored = restore(recipe, args.ckpt, recipe.preprocess, recipe.arch_of(args))
     operating = read_operating(args.ckpt)
@@ -84,6 +86,8 @@ def judge_checkpoint(recipe, args) -> None:
     activation = restored.model.activation
     patients = recipe.patients(args, dataset.names)
     logits = predicted(args, restored, dataset)
+    if distributed.rank() > 0:
+        return
     report = evaluate(logits, dataset.labels, dataset.class_names, activation)
     write_predictions(folder / "predictions.csv", dataset.names, logits, dataset.labels, dataset.class_names,
                       activation)
