@@ -47,6 +47,10 @@ class CheXNetRecipe(Recipe):
         parser.add_argument("--layers", type=int, choices=(121, 161, 169, 201, 264),
                             help="size of the DenseNet (default: 121)")
 
+    def layouts(self) -> list:
+        from chexnet.convert import layouts
+        return layouts()
+
     def layer(self, model) -> str:
         return "densenet121.batch_norm"
 

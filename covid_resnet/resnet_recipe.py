@@ -13,5 +13,9 @@ class ResNetRecipe(Recipe):
         parser.add_argument("--layers", type=int, choices=(18, 34, 50, 101, 152),
                             help=f"size of the ResNet (default: {self.arch['layers']})")
 
+    def layouts(self) -> list:
+        from covid_resnet.convert import layouts
+        return layouts()
+
     def layer(self, model) -> str:
         return model.last_block

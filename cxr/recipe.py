@@ -126,6 +126,10 @@ class Recipe:
         """The transform of the training images."""
         raise NotImplementedError
 
+    def layouts(self) -> Sequence:
+        """The `cxr.convert.Layout`s of this model's weights, ours first, for `tools/convert.py`."""
+        raise NotImplementedError
+
     def check_checkpoint(self, path: Path) -> None:
         """Raise `InputError` that says where the published weights are to be had, if it is they that are missing."""
         if self.published and path == self.published and not path.exists():

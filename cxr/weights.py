@@ -15,7 +15,8 @@ import json
 import os
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -67,8 +68,11 @@ for _core in ("numpy.core", "numpy._core"):                        # NumPy 1 and
     _ADMITTED[_core + ".multiarray", "scalar"] = partial(_Noted, "scalar")
     _ADMITTED[_core + ".numeric", "_frombuffer"] = partial(_Noted, "_frombuffer")      # protocol 5
 
+TORCH_ZIP = b"PK\x03\x04"
+TORCH_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."       # what PyTorch's files before 1.6 begin with
 _FOREIGN = (
-    (b"PK\x03\x04", "a zip archive, as PyTorch writes its checkpoints: a Paddle .pdparams file is needed"),
+    (TORCH_ZIP, "a zip archive, as PyTorch writes its checkpoints: convert it with tools/convert.py first"),
+    (b"\x80\x02" + TORCH_LEGACY, "an old PyTorch checkpoint: convert it with tools/convert.py first"),
     (b"<", "a web page: the download went wrong, fetch the file itself"),
     (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull` to fetch the weights themselves"),
     (b"\x1f\x8b", "a gzip archive: unpack it first"),
@@ -123,16 +127,22 @@ def read_weights(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     Raises `InputError` naming the file for anything else.
     """
     path = Path(path)
+    with one_sentence(path, "Paddle checkpoint"), open(path, "rb") as file:
+        _refuse_foreign(path, file.read(64))
+        file.seek(0)
+        content = _ArrayUnpickler(file, encoding="latin1").load()
+    return _as_state(path, content)
+
+
+@contextmanager
+def one_sentence(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever reading the checkpoint `path` raises into an `InputError` of one sentence that names it."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(64)
-            _refuse_foreign(path, head)
-            file.seek(0)
-            content = _ArrayUnpickler(file, encoding="latin1").load()
+        yield
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: check the path of the checkpoint.") from None
     except IsADirectoryError:
-        raise InputError(f"{path} is a folder: name the .pdparams file in it.") from None
+        raise InputError(f"{path} is a folder: name the file of weights in it.") from None
     except PermissionError:
         raise InputError(f"{path} may not be read: check its permissions.") from None
     except InputError as refusal:
@@ -140,9 +150,8 @@ def read_weights(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
         raise InputError(text if text.startswith(str(path)) else f"{path} is refused: {text}.") from None
     # A damaged pickle can fail with nearly any exception, from EOFError to AttributeError.
     except Exception as error:
-        raise InputError(f"{path} is damaged, cut short or no Paddle checkpoint ({error}): "
+        raise InputError(f"{path} is damaged, cut short or no {kind} ({error}): "
                          "copy or download it again.") from error
-    return _as_state(path, content)
 
 
 def _refuse_foreign(path: Path, head: bytes) -> None:
@@ -156,10 +165,9 @@ def _refuse_foreign(path: Path, head: bytes) -> None:
 def _as_state(path: Path, content: object) -> tuple[dict[str, np.ndarray], dict]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no dictionary of weights: save model.state_dict().")
-    meta = _read_meta(path, content.get(META_KEY))
-    wrapper = next((name for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
+    meta = read_meta(path, content.get(META_KEY))
     state = {}
-    for key, value in (content[wrapper] if wrapper else content).items():
+    for key, value in unwrap(content).items():
         if key in (_PADDLE_NAMES, META_KEY):
             continue
         if key == _PADDLE_SPLIT:
@@ -179,13 +187,24 @@ def _as_state(path: Path, content: object) -> tuple[dict[str, np.ndarray], dict]
                              "save model.state_dict() alone, or copy the file again.") from None
     if not state:
         raise InputError(f"{path} holds no weights: save model.state_dict().")
+    return strip_module(state), meta
+
+
+def unwrap(content: dict) -> dict:
+    """The dictionary of weights in a checkpoint: itself, or one level down under a usual name."""
+    return next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), content)
+
+
+def strip_module(state: dict) -> dict:
+    """`state` without the prefix of multi-GPU training, if all its keys have it."""
     prefix = "module."
     if all(key.startswith(prefix) for key in state):
-        state = {key[len(prefix):]: value for key, value in state.items()}
-    return state, meta
+        return {key[len(prefix):]: value for key, value in state.items()}
+    return state
 
 
-def _read_meta(path: Path, text: object) -> dict:
+def read_meta(path: Path, text: object) -> dict:
+    """The metadata that `save_weights` stored as JSON; `{}` for None. Raises `InputError`."""
     if text is None:
         return {}
     try:

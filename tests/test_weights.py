@@ -362,7 +362,8 @@ def test_changed_bytes(tmp_path, state):
 
 @pytest.mark.parametrize("content, said", [
     (b"", "empty"),
-    (b"PK\x03\x04" + bytes(100), "zip archive, as PyTorch"),
+    (b"PK\x03\x04" + bytes(100), "zip archive, as PyTorch writes its checkpoints: convert it with tools/convert.py"),
+    (pickle.dumps(0x1950a86a20f9469cfc6c, 2) + pickle.dumps(1001, 2), "old PyTorch checkpoint: convert it with"),
     (b"<!DOCTYPE html><html></html>", "web page"),
     (b"\n\n  <html>", "web page"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n", "git lfs pull"),
