@@ -1,6 +1,8 @@
 """The predictor: the same numbers from every engine, and a cache that can be trusted."""
 import os
+import runpy
 import threading
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -48,7 +50,7 @@ def test_bfloat16_is_near_and_its_cost_is_said(model, tmp_path):
     scores, features = rough(x)
     assert scores.dtype == features.dtype == np.float32 and len(exports(tmp_path)) == 1
     assert 1e-6 < np.abs(scores - exact[0]).max() < 0.1
-    sentence = inference.precision_cost(rough, model, x)
+    sentence = inference.precision_cost(rough, model, [(image, 0) for image in x])
     assert f"at most {np.abs(scores - exact[0]).max():.4f}" in sentence and "4 images" in sentence
 
 
@@ -183,3 +185,9 @@ def test_other_work_keeps_its_threads_after_the_engine(model, tmp_path, monkeypa
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     Predictor(model, "onednn", tmp_path).logits(images(1, 3, 64, 64))
     assert set_to[-1] == 3                                                    # Paddle Inference leaves 1
+
+
+def test_the_commands_know_the_engines():
+    tools = Path(__file__).resolve().parent.parent / "tools"
+    told = runpy.run_path(str(tools / "_cli.py"))
+    assert told["ENGINES"] == inference.ENGINES and told["PRECISIONS"] == inference.PRECISIONS

@@ -96,7 +96,7 @@ def inference(args):
     bare = {"engine, scores alone": partial(predictors["engine"].logits, x)}
     yield "CheXNet, 14 maps", raced({**maps, **bare}, args, "plain-chexnet-cam", args.peer), args.batch_size
     if args.bfloat16:
-        print(precision_cost(predictors["engine, bfloat16"], model, x))
+        print(precision_cost(predictors["engine, bfloat16"], model, [(image, 0) for image in x]))
     model = network("resnet50")
     predictors = {name: Predictor(model, engine, precision=precision) for name, (engine, precision) in kinds.items()}
     yield ("ResNet50, features", raced({name: partial(own, x) for name, own in predictors.items()}, args,

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from _cli import fail, not_negative, parser, positive, recipe_parsers, recipes, run, writable
+from _cli import add_engine, fail, not_negative, parser, positive, recipe_parsers, recipes, run, writable
 
 METHODS = ("cam", "gradcam", "gradcam++", "scorecam", "xgradcam", "ablationcam", "eigencam", "eigengradcam",
            "layercam")
@@ -43,9 +43,7 @@ def arguments():
                          help="stretch every map to the whole colour range (as published), or put all classes of a "
                               "batch on one scale (default: %(default)s)")
         sub.add_argument("--list_layers", action="store_true", help="print the names for --layer, with output shapes")
-        sub.add_argument("--engine", choices=("auto", "onednn", "dygraph"), default="auto",
-                         help="what runs the network up to the last layer: Paddle Inference with oneDNN on a CPU, "
-                              "plain Paddle, or the faster one (default: %(default)s)")
+        add_engine(sub)
         sub.add_argument("--batch_size", type=positive, default=8, help="images at once (default: %(default)s)")
         sub.add_argument("--num_workers", type=not_negative, metavar="N",
                          help="threads that read and write files (default: one a core)")

@@ -2,7 +2,7 @@
 """Say how good a checkpoint is."""
 from pathlib import Path
 
-from _cli import not_negative, parser, positive, recipe_parsers, recipes, run, writable
+from _cli import PRECISIONS, add_engine, not_negative, parser, positive, recipe_parsers, recipes, run, writable
 
 EXAMPLES = """\
   python tools/eval.py covid_resnet --data_dir dataset                  # output/covid_resnet/best.pdparams
@@ -29,9 +29,10 @@ def arguments():
         sub.add_argument("--save_dir", type=Path, help="where the report goes (default: the folder eval beside the "
                                                        "checkpoint, or the folder report beside the predictions)")
         sub.add_argument("--batch_size", type=positive, default=32, help="images at once (default: %(default)s)")
-        sub.add_argument("--engine", choices=("auto", "onednn", "dygraph"), default="auto",
-                         help="what runs the network: Paddle Inference with oneDNN on a CPU, plain Paddle, or the "
-                              "faster one (default: %(default)s)")
+        add_engine(sub)
+        sub.add_argument("--precision", choices=PRECISIONS, default="float32",
+                         help="less is faster where the processor has it, and changes the scores: by how much is "
+                              "measured and printed (default: %(default)s)")
         sub.add_argument("--num_workers", type=not_negative, metavar="N",
                          help="threads that read images (default: one a core)")
         sub.add_argument("--resamples", type=positive, default=1000, metavar="N",
@@ -167,12 +168,15 @@ def fit_thresholds(recipe, args) -> None:
 
 def predicted(args, restored, dataset):
     """Logits (N, crops, K) of a data set."""
-    from cxr.inference import Predictor, predict
+    from cxr.inference import Predictor, precision_cost, predict
     from cxr.preprocess import TenCrop
 
     dataset.transform = TenCrop(restored.preprocess) if args.ten_crop else restored.preprocess
     batch_size = max(1, args.batch_size // 10) if args.ten_crop else args.batch_size
-    return predict(Predictor(restored.model, args.engine), dataset, batch_size, args.num_workers)
+    predictor = Predictor(restored.model, args.engine, precision=args.precision)
+    if args.precision != "float32":
+        print(precision_cost(predictor, restored.model, dataset))
+    return predict(predictor, dataset, batch_size, args.num_workers)
 
 
 def judged(recipe, args, case, report, facts, names, operating, remarks=()) -> tuple:
