@@ -72,13 +72,24 @@ def test_a_killed_process_ends_with_the_same_bytes(data_dir, tmp_path):
     def start(name):
         return subprocess.Popen([sys.executable, str(ROOT / "tests" / "killed_training.py"), data_dir,
                                  tmp_path / name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    def written():
+        path = tmp_path / "run" / NEWEST
+        try:
+            return path.stat().st_mtime_ns
+        except FileNotFoundError:                 # between the two renames
+            return 0
+
     whole = start("whole")
     assert whole.communicate()[0].count("Precision") == 2 and whole.returncode == 0
     moments = random.Random(3)
     for _ in range(4):
         process = start("run")
-        process.stdout.readline()                 # the training begins
-        time.sleep(moments.uniform(0.0, 1.5))
+        process.stdout.readline()                 # it has read the checkpoint, if there is one
+        for _ in range(moments.randint(2, 3)):    # and makes a step or two
+            before = written()
+            while written() in (0, before) and process.poll() is None:
+                time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 0.3))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL

@@ -67,7 +67,7 @@ def test_embeddings_are_what_the_classifier_gets(tmp_path):
     logits = transfer.Head(model).logits(paddle.to_tensor(kept.vectors))
     assert np.allclose(logits.numpy(), model(paddle.to_tensor(np.stack([data[i][0] for i in range(20)]))).numpy(),
                        atol=1e-6)
-    model.first.weight.set_value(paddle.full(model.first.weight.shape, float("nan")))
+    model.second.bias.set_value(paddle.full([16], float("inf")))
     with pytest.raises(InputError, match="features that are no numbers"):
         embed(model, data, 8, 0)
 
