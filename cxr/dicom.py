@@ -52,14 +52,19 @@ class _Metered(io.BytesIO):
         return super().read(*size)
 
 
-def _read(data: bytes, names=_READ):
-    """The pydicom dataset with the elements of these names, for bytes of a DICOM file. Raises `InputError`."""
+def require(what: str) -> None:
+    """Raise `InputError` where pydicom is missing: `what` needs it."""
     try:
-        from pydicom.datadict import tag_for_keyword
-        from pydicom.filereader import read_dataset, read_partial
+        import pydicom  # noqa: F401
     except ImportError:
-        raise InputError("is a DICOM file, which needs pydicom: install the extra dicom (`pip install pydicom "
-                         "pyjpegls`), or export the image as PNG") from None
+        raise InputError(f"{what} needs pydicom: install the extra dicom (`pip install pydicom pyjpegls`)") from None
+
+
+def read(data: bytes, names=_READ):
+    """The pydicom dataset with the elements of these names, for bytes of a DICOM file. Raises `InputError`."""
+    require("is a DICOM file, which")
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.filereader import read_dataset, read_partial
 
     start = io.BytesIO(data[132:132 + _LONGEST])
     meta = read_dataset(start, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
@@ -91,7 +96,7 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
 
     Raises `InputError`, without the file's name, for what holds no such image; other exceptions mean damage.
     """
-    ds = _read(data)
+    ds = read(data)
     if "PixelData" not in ds:
         what = getattr(ds.get("SOPClassUID"), "name", "")
         raise InputError(f"is a DICOM file without a picture{f' ({_clean(what)})' if what else ''}, or was cut short: "
@@ -301,7 +306,7 @@ def notes(data: bytes, name: str) -> list[str]:
 
     A file says so itself, if at all: modality, body part, view and orientation. Raises what `decode` raises.
     """
-    ds = _read(data, (*_READ[:-1],))
+    ds = read(data, (*_READ[:-1],))
     said = {tag: _clean(ds.get(tag) or "").upper() for tag in ("Modality", "BodyPartExamined", "ViewPosition")}
     view = "".join(filter(str.isalpha, said["ViewPosition"]))
     orientation = [_clean(value) for value in ds.get("PatientOrientation") or ()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,10 @@ import numpy as np
 
 from cxr.errors import InputError
 from cxr.files import replacing
+from cxr.lettering import can_draw, write
 
-_FONT, _FONT_SCALE, _WHITE = cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255)
+_FONT, _FONT_SCALE, _WHITE, _GREY = cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), (150, 150, 150)
+_TEXT, _BAR = 40, 50                             # height of what stands below a tile and above the montage
 
 # The published one first; all others rise in lightness, so that they can be read in grey and by the colour-blind.
 COLORMAPS = {"jet": cv2.COLORMAP_JET, "inferno": cv2.COLORMAP_INFERNO, "viridis": cv2.COLORMAP_VIRIDIS,
@@ -50,13 +53,15 @@ def _enlarge(cam: np.ndarray, image: np.ndarray) -> np.ndarray:
     return cv2.resize(cam, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def ascii_names(class_names: Sequence[str]) -> list[str]:
-    """Class names for captions: OpenCV's font has ASCII alone, others become `class 3`."""
-    return [name if name.isascii() else f"class {index}" for index, name in enumerate(class_names)]
+def drawable_names(class_names: Sequence[str]) -> list[str]:
+    """Class names as captions can show them: one with characters that no font of this machine has becomes `class 3`."""
+    return [name if name.isascii() or can_draw(name) else f"class {index}" for index, name in enumerate(class_names)]
 
 
 def caption(image: np.ndarray, text: str) -> np.ndarray:
     """A copy with white text in the lower left corner, shrunk where it would not fit into the width."""
+    if not text.isascii():                       # OpenCV's font has no more
+        return write(image, text, 5, image.shape[0] - 5, 15, _WHITE)
     image = np.ascontiguousarray(image).copy()
     (width, _), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
     scale = min(_FONT_SCALE, _FONT_SCALE * (image.shape[1] - 10) / max(width, 1))
@@ -98,6 +103,51 @@ def cam_montage(image: np.ndarray, cams: np.ndarray, captions: Sequence[str], co
     tiles = [caption(image, "Original")]
     tiles += [caption(overlay(image, cam), text) for cam, text in zip(cams, captions)]
     return montage(tiles, columns)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One class of `evidence_montage`: its map (h, w) on the scale that all share, two lines of text, and whether it
+    is called (None: no threshold is known)."""
+    cam: np.ndarray
+    title: str
+    remark: str
+    called: bool | None = None
+
+
+def evidence_montage(image: np.ndarray, classes: Sequence[Evidence], columns: int = 5) -> np.ndarray:
+    """The original, then each class on one scale that all share, so that weak evidence looks weak.
+
+    A class that is not called stays plain, without a map. Text stands below each tile, the colour bar above all.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the part that the network saw.
+    """
+    def tile(picture: np.ndarray, title: str, remark: str, colour: tuple[int, int, int]) -> np.ndarray:
+        below = np.zeros((_TEXT, picture.shape[1], 3), np.uint8)
+        below = write(write(below, title, 5, 16, 14, colour), remark, 5, 33, 12, colour)
+        return np.concatenate([picture, below])
+
+    tiles = [tile(image, "Original", "", _WHITE)]
+    for own in classes:
+        plain = own.called is False
+        tiles.append(tile(image if plain else overlay(image, own.cam), own.title, own.remark,
+                          _GREY if plain else _WHITE))
+    picture = montage(tiles, columns)
+    any_plain = any(own.called is False for own in classes)
+    return np.concatenate([_colour_bar(picture.shape[1], any_plain), picture])
+
+
+def _colour_bar(width: int, plain: bool) -> np.ndarray:
+    """The strip above `evidence_montage`, as wide as it."""
+    strip = np.zeros((_BAR, width, 3), np.uint8)
+    length = min(200, width // 4)
+    strip[8:22, 20:20 + length] = heat(np.linspace(0, 1, length)[None])
+    strip = write(write(strip, "0", 8, 20, 12, _WHITE), "1", 24 + length, 20, 12, _WHITE)
+    text = "evidence, as a share of the range of all classes of this image"
+    text += "; grey: not called, its map is not shown" if plain else ""
+    strip = write(strip, text, 44 + length, 20, 13, _WHITE)
+    return write(strip, "Research use only, not for diagnosis", 8, 42, 13, _GREY)
 
 
 def show_grid(images: Sequence[np.ndarray], cams: Sequence[np.ndarray], side: int = 224) -> np.ndarray:

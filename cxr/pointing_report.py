@@ -12,7 +12,7 @@ import numpy as np
 from cxr.boxes import Box
 from cxr.files import write_csv
 from cxr.localisation import draw_boxes, peak
-from cxr.pictures import ascii_names, caption, heading, montage, overlay, with_box
+from cxr.pictures import caption, drawable_names, heading, montage, overlay, with_box
 from cxr.pointing import ALL, BASELINES, HELD_OUT, LEAST, Finding, Gathered, Located, figures, groups, summarise
 from cxr.report import Note, Picture, Section, Table
 
@@ -168,7 +168,7 @@ def _plain(values: tuple[float, float, float]) -> str:
 
 
 def _pictures(located: Located, class_names: Sequence[str], table, titles: Mapping[str, str], main: str):
-    names = ascii_names(class_names)
+    names = drawable_names(class_names)
 
     def tile(index: int, method: str, text: str) -> np.ndarray:
         view, maps = located.kept[index]

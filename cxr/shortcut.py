@@ -23,7 +23,7 @@ from cxr.bootstrap import Resamples
 from cxr.errors import InputError
 from cxr.files import write_csv
 from cxr.mapper import Mapper, padded, views
-from cxr.pictures import ascii_names, caption, heading, montage, overlay
+from cxr.pictures import caption, drawable_names, heading, montage, overlay
 from cxr.preprocess import Preprocess
 from cxr.progress import progress
 from cxr.report import Note, Picture, Section, Table
@@ -172,7 +172,7 @@ def _summarise(mass: np.ndarray, uniform: np.ndarray, patients: np.ndarray) -> l
 def _picture(seen: Shortcuts, class_names: Sequence[str], name: str, title: str) -> Picture:
     """The mean map of each class on the mean picture of its images, with corners and border."""
     tiles = []
-    for text, cam, view in zip(ascii_names(class_names), seen.means[name], seen.views):
+    for text, cam, view in zip(drawable_names(class_names), seen.means[name], seen.views):
         if np.isnan(cam).any():
             continue
         tile = overlay(view.astype(np.uint8), cam / max(cam.max(), 1e-12))

@@ -1,4 +1,5 @@
 """From image files to CAM pictures: the pipeline of tools/cam.py, in one process."""
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,8 @@ def test_published_scores_and_maps_through_the_pipeline(chexnet, reference_dir, 
 
 def test_odd_real_files_all_yield_a_picture(chexnet, data_dir, tmp_path):
     done = run(chexnet, [data_dir / "odd"], tmp_path, workers=2, batch_size=3)
-    assert not done.failures and len(done.pictures) == 8
+    with_dicom = importlib.util.find_spec("pydicom") is not None
+    assert len(done.failures) == 1 - with_dicom and len(done.pictures) == 8 + with_dicom
     for path in done.pictures.values():
         assert read_image(path).std() > 20
 

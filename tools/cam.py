@@ -20,7 +20,8 @@ def arguments():
                   EXAMPLES)
     for name, sub in recipe_parsers(main).items():
         recipe = recipes()[name]
-        sub.add_argument("images", nargs="*", metavar="IMAGE|FOLDER", help="PNG, JPEG, BMP or TIFF files, or folders")
+        sub.add_argument("images", nargs="*", metavar="IMAGE|FOLDER",
+                         help="PNG, JPEG, BMP, TIFF or DICOM files, or folders")
         sub.add_argument("--ckpt", type=Path, default=recipe.published or Path(f"output/{name}/best.pdparams"),
                          help="weights (default: %(default)s)")
         sub.add_argument("--save_dir", type=Path, default=Path("output/cams"), help="(default: %(default)s)")
@@ -40,8 +41,20 @@ def arguments():
                               "drop and ROAD beside those of a random map, and the randomisation check (takes dozens "
                               "of forwards an image)")
         sub.add_argument("--scale", choices=("class", "shared"), default="class",
-                         help="stretch every map to the whole colour range (as published), or put all classes of a "
-                              "batch on one scale (default: %(default)s)")
+                         help="stretch every map to the whole colour range (as published), or put all classes of an "
+                              "image on one scale, highest score first, with thresholds where `eval --fit` stored "
+                              "them beside the weights (default: %(default)s)")
+        others = sub.add_argument_group("for other systems, beside every picture")
+        others.add_argument("--json", action="store_true", help="NAME.json: scores, thresholds, boxes, and what they "
+                                                                "were made with (schema: cxr/manifest.py)")
+        others.add_argument("--npz", action="store_true", help="NAME.npz: the raw maps and their place in the image")
+        others.add_argument("--dicom", action="store_true",
+                            help="NAME.cam.dcm: the picture as DICOM Secondary Capture, of nobody and in a study of "
+                                 "its own: nothing of a DICOM input is copied, its identifiers neither")
+        others.add_argument("--keep_identity", action="store_true",
+                            help="with --dicom: copy patient (name, number, birth date, sex) and study of DICOM "
+                                 "inputs, so that an archive files the picture beside its image; the file is patient "
+                                 "data then")
         sub.add_argument("--list_layers", action="store_true", help="print the names for --layer, with output shapes")
         add_engine(sub)
         sub.add_argument("--batch_size", type=positive, default=8, help="images at once (default: %(default)s)")
@@ -54,10 +67,20 @@ def arguments():
 def main(args) -> int:
     from cxr import cam, distributed
     from cxr.errors import InputError
-    from cxr.explain import choose_classes, explain, faithfulness_table, score_table, write_scores
+    from cxr.explain import (
+        Exports,
+        choose_classes,
+        explain,
+        faithfulness_table,
+        older_files,
+        score_table,
+        write_scores,
+    )
+    from cxr.files import sha256
     from cxr.images import find_images
     from cxr.inference import EngineModel, Predictor
     from cxr.recipe import restore
+    from cxr.thresholds import read_operating
 
     distributed.start()
     recipe = recipes()[args.recipe]
@@ -70,26 +93,41 @@ def main(args) -> int:
         return 0
     if not args.images:
         raise InputError("name at least one image or folder.")
+    if args.dicom:
+        from cxr.dicom import require
+        require("--dicom")
+    elif args.keep_identity:
+        raise InputError("--keep_identity says what goes into DICOM files: add --dicom, or leave it away.")
     images = find_images(args.images)
     writable(args.save_dir)
     restored = restore(recipe, args.ckpt, recipe.cam_preprocess, recipe.arch_of(args))
+    operating = read_operating(args.ckpt)
     model, layer, last = restored.model, args.layer, recipe.layer(restored.model)
     # The randomisation check shuffles the model's weights, which an exported network would not notice.
     if args.engine != "dygraph" and layer in (None, last) and not args.faithfulness:
         model, layer = EngineModel(model, Predictor(model, args.engine)), EngineModel.LAYER
     slow = {"scorecam": {"progress": True, "top_k": args.top_k}, "ablationcam": {"progress": True}}
     method = cam.METHODS[args.method](model, layer or last, **slow.get(args.method, {}))
+    about = {"model": {"recipe": recipe.name, "checkpoint": args.ckpt.name, "checkpoint_sha256": sha256(args.ckpt),
+                       "activation": restored.model.activation, "classes": list(restored.class_names),
+                       "preprocess": restored.preprocess.to_dict()},
+             "method": {"name": args.method, "layer": args.layer or last, "aug_smooth": args.aug_smooth,
+                        "eigen_smooth": args.eigen_smooth, "scale": args.scale}}
     done = explain(method, restored.model.activation, restored.preprocess, restored.class_names, images, args.save_dir,
                    choose_classes(args.classes, restored.class_names), args.batch_size, args.num_workers,
                    guided=cam.GuidedBackprop(restored.model) if args.guided else None,
-                   aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth, scale=args.scale)
+                   scale=args.scale, operating=operating,
+                   exports=Exports(args.json, args.npz, args.dicom, args.keep_identity, about),
+                   aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth)
     if distributed.rank() > 0:
         return 0
     if done.scores:
         write_scores(args.save_dir / "scores.csv", done, restored.class_names)
-        print(score_table(done, restored.class_names))
+        print(score_table(done, restored.class_names, operating))
         pictures = "1 picture" if len(done.pictures) == 1 else f"{len(done.pictures)} pictures"
         print(f"{pictures} and scores.csv are in {args.save_dir}.")
+        if older := older_files(args.save_dir, done):
+            print(f"{older} older ones lie there too: scores.csv says nothing about them.")
     if done.interrupted:
         print(f"interrupted after {len(done.pictures)} of {len(images)} images", file=sys.stderr)
         return 130

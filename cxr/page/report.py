@@ -10,7 +10,7 @@ from cxr.files import csv_text, json_text
 from cxr.localisation import draw_boxes
 from cxr.page.markup import STYLE, Look, Naming, figure, heat_picture, map_notes, score_bars, score_notes, tiles
 from cxr.page.texts import METHOD_NAMES, speaker
-from cxr.pictures import ascii_names, cam_montage, encode
+from cxr.pictures import cam_montage, drawable_names, encode
 from cxr.service import Reading
 
 _SHEET = """
@@ -73,7 +73,7 @@ def versions() -> dict[str, str]:
 
 def montage_png(reading: Reading) -> bytes:
     """The published montage: the original, then every class in the order of the model, 5 in a row."""
-    captions = [f"{name}: {score * 100:.2f}%" for name, score in zip(ascii_names(reading.class_names), reading.scores)]
+    captions = [f"{name}: {score * 100:.2f}%" for name, score in zip(drawable_names(reading.class_names), reading.scores)]
     return encode(cam_montage(reading.seen.view, reading.maps, captions))
 
 

@@ -1,0 +1,45 @@
+"""Text that OpenCV's font cannot draw: another font of this machine that has the characters."""
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+
+@lru_cache(maxsize=256)
+def font_with(characters: frozenset[str]) -> str | None:
+    """Path of a font that has all of these characters, or None: Matplotlib's own, else the first that is installed."""
+    from matplotlib.font_manager import findfont, fontManager
+    from matplotlib.ft2font import FT2Font
+
+    for path in dict.fromkeys([findfont("DejaVu Sans"), *sorted(entry.fname for entry in fontManager.ttflist)]):
+        try:
+            known = FT2Font(path).get_charmap()
+        except (OSError, RuntimeError):          # uninstalled since Matplotlib last looked, or damaged
+            continue
+        if all(ord(character) in known for character in characters):
+            return path
+    return None
+
+
+def can_draw(text: str) -> bool:
+    """Whether `write` has a font for every character of the text."""
+    return font_with(frozenset(text)) is not None
+
+
+def write(image: np.ndarray, text: str, left: int, bottom: int, size: int, colour: tuple[int, int, int],
+          right: int | None = None) -> np.ndarray:
+    """A copy of (H, W, 3) uint8 with a line of text of `size` pixels whose baseline is `bottom`.
+
+    It is made smaller where it would reach beyond `right` (default: 5 pixels before the edge). Characters that no
+    font has become boxes: ask `can_draw` first.
+    """
+    path = font_with(frozenset(text)) or font_with(frozenset("A"))
+    width = (image.shape[1] - 5 if right is None else right) - left
+    font = ImageFont.truetype(path, size)
+    if (length := font.getlength(text)) > width:
+        font = ImageFont.truetype(path, max(6, int(size * width / length)))
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    ImageDraw.Draw(picture).text((left, bottom), text, fill=colour, font=font, anchor="ls")
+    return np.array(picture)
