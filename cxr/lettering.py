@@ -13,7 +13,9 @@ def font_with(characters: frozenset[str]) -> str | None:
     from matplotlib.font_manager import findfont, fontManager
     from matplotlib.ft2font import FT2Font
 
-    for path in dict.fromkeys([findfont("DejaVu Sans"), *sorted(entry.fname for entry in fontManager.ttflist)]):
+    # Matplotlib also ships a "last resort" that has a box for every character.
+    installed = sorted(entry.fname for entry in fontManager.ttflist if not entry.name.startswith("Last Resort"))
+    for path in dict.fromkeys([findfont("DejaVu Sans"), *installed]):
         try:
             known = FT2Font(path).get_charmap()
         except (OSError, RuntimeError):          # uninstalled since Matplotlib last looked, or damaged

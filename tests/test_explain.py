@@ -1,5 +1,6 @@
 """From image files to CAM pictures: the pipeline of tools/cam.py, in one process."""
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,21 @@ import pytest
 from chexnet.recipe import CheXNetRecipe
 from cxr.cam import CAM
 from cxr.errors import InputError
-from cxr.explain import Explained, choose_classes, explain, output_paths, score_table, write_scores
+from cxr.explain import (
+    Explained,
+    Exports,
+    choose_classes,
+    explain,
+    older_files,
+    output_paths,
+    remark,
+    score_table,
+    write_scores,
+)
 from cxr.images import find_images, read_image
 from cxr.pictures import cam_montage, save_picture
 from cxr.recipe import restore
+from cxr.thresholds import Operating
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +146,9 @@ def test_pictures_of_awkward_names(tmp_path):
     assert names == ["a.png", "a.jpg.png", "a.jpg.2.png", "a.bmp.png", "a.bmp.png.png", "a.tif.png"]
 
 
-@pytest.mark.parametrize("source", ["x.png", "x.guided.png"])
+@pytest.mark.parametrize("source", ["x.png", "x.guided.png", "x.cam.dcm"])
 def test_no_picture_overwrites_an_image(tmp_path, source):
-    save_picture(tmp_path / source, np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / source).touch()
     images = [(tmp_path / source, Path(source)), (tmp_path / "x.jpg", Path("x.jpg"))]
     with pytest.raises(InputError, match="would overwrite an image to be read: choose another --save_dir"):
         output_paths(images, tmp_path / ".")
@@ -150,3 +162,83 @@ def test_tables(tmp_path):
     assert "A 60.00 %" in table and "... and 11 more images" in table
     write_scores(tmp_path / "scores.csv", done, ("A", "B"))
     assert (tmp_path / "scores.csv").read_text().splitlines()[:2] == ["image,A,B", "x.png,0.25,0.75"]
+
+
+OPERATING = Operating({"A": 0.5, "B": float("nan")}, {"A": 0.02, "B": 0.4}, "youden", "val.txt")
+
+
+def test_thresholds_in_tables():
+    done = Explained(scores={"x.png": np.array([0.665, 0.3])})
+    table = score_table(done, ("A", "B"), OPERATING)
+    assert "66.50 %*" in table and "30.00 %*" not in table and "at or above its threshold (youden, val.txt)" in table
+    assert "threshold 50 %, 33x its prevalence" in table and "0.7x its prevalence" in table
+    done.scores["y.png"] = np.array([0.49, 0.6])
+    table = score_table(done, ("A", "B"), OPERATING)
+    assert "A 66.50 %*" in table and "A 49.00 % " in table
+    assert "*" not in score_table(done, ("A", "B"))
+
+
+def test_remark():
+    assert remark("A", 0.5, None) == "" and remark("C", 0.5, OPERATING) == ""
+    assert remark("A", 0.05, OPERATING) == "threshold 50 %, 2.5x its prevalence"
+
+
+def test_one_scale_for_all_classes_and_plain_tiles(chexnet, tmp_path, monkeypatch):
+    """The strongest evidence of an image alone is 1; order, captions and decisions follow the scores, not the batch."""
+    from cxr.pictures import evidence_montage
+    rng, seen = np.random.default_rng(3), {}
+    for index in range(2):
+        image = rng.integers(0, 120 * (1 + index), (256, 256, 3), dtype=np.uint8)
+        save_picture(tmp_path / "in" / f"{index}.png", image)
+
+    def keep(image, classes, columns):
+        seen.setdefault(folder, []).append(classes)
+        return evidence_montage(image, classes, columns)
+    monkeypatch.setattr("cxr.explain.evidence_montage", keep)
+    names = chexnet[0].class_names
+    operating = Operating(dict.fromkeys(names, 0.6), dict.fromkeys(names, 0.1), "youden", "val.txt")
+    for folder, size in (("alone", 1), ("together", 2)):
+        done = run(chexnet, [tmp_path / "in"], tmp_path / folder, batch_size=size, workers=0, scale="shared",
+                   operating=operating)
+        for classes, row in zip(seen[folder], done.scores.values()):
+            assert [own.title for own in classes] == [f"{names[k]} {row[k] * 100:.1f} %" for k in np.argsort(-row)]
+            assert [own.called for own in classes] == [row[k] >= 0.6 for k in np.argsort(-row)]
+            cams = np.stack([own.cam for own in classes])
+            assert cams.max() == 1 and cams.min() == 0
+            assert sum(cam.max() == 1 for cam in cams) == 1                   # not each of them
+    for one, other in zip(seen["alone"], seen["together"]):
+        assert all(np.abs(a.cam - b.cam).max() < 1e-3 for a, b in zip(one, other))
+    assert read_image(tmp_path / "alone" / "0.png").shape == (50 + 3 * 264, 5 * 224, 3)
+
+
+def test_exports(chexnet, data_dir, tmp_path):
+    pytest.importorskip("pydicom", reason="needs the extra dicom")
+    import pydicom
+    sources = [data_dir / "odd" / "Fake_MONOHR1.dcm", data_dir / "published_cams" / "00000001_000.png"]
+    about = {"model": {"recipe": "chexnet"}, "method": {"name": "cam"}}
+    exports = Exports(json=True, npz=True, dicom=True, about=about)
+    done = run(chexnet, sources, tmp_path, [1, 3], exports=exports)
+    assert not done.failures
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{source.stem}{suffix}" for source in sources for suffix in (".png", ".json", ".npz", ".cam.dcm"))
+    for source in sources:
+        told = json.loads((tmp_path / f"{source.stem}.json").read_text())
+        shown = {finding["class"]: finding for finding in told["findings"] if finding["boxes"] is not None}
+        assert set(shown) == {"Cardiomegaly", "Infiltration"} and len(told["findings"]) == 14
+        assert shown["Cardiomegaly"]["score"] == pytest.approx(float(done.scores[source.name][1]))
+        assert told["view"] == {"x": 64, "y": 64, "width": 896, "height": 896} and told["image"]["width"] == 1024
+        assert told["files"] == {"picture": f"{source.stem}.png", "manifest": f"{source.stem}.json",
+                                 "maps": f"{source.stem}.npz", "dicom": f"{source.stem}.cam.dcm"}
+        maps = np.load(tmp_path / f"{source.stem}.npz")
+        assert maps["maps"].shape == (2, 7, 7) and maps["classes"].tolist() == ["Cardiomegaly", "Infiltration"]
+        capture = pydicom.dcmread(tmp_path / f"{source.stem}.cam.dcm")
+        assert (capture.pixel_array == read_image(tmp_path / f"{source.stem}.png")).all()
+    patient = str(pydicom.dcmread(sources[0]).PatientID).encode()
+    assert len(patient) > 10 and all(patient not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_older_pictures_are_counted(tmp_path):
+    for name in ("a.png", "a.guided.png", "b.png", "sub/c.png", "scores.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert older_files(tmp_path, Explained(pictures={"a.jpg": tmp_path / "a.png"})) == 2

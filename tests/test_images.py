@@ -2,6 +2,7 @@
 import io
 import os
 import struct
+import subprocess
 import sys
 import time
 import warnings
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from cxr.errors import InputError
-from cxr.images import find_images, read_image
+from cxr.images import find_images, read_bytes, read_file, read_image
 
 GREYS = [0, 5, 100, 255]
 
@@ -432,6 +433,119 @@ def test_a_bomb_is_refused_at_once(refused, side):
     start = time.perf_counter()
     assert "too large" in refused(png(side, side, 8, 0))
     assert time.perf_counter() - start < 1
+
+
+# --- hostile content, from memory and with the limits of a page ---------------------------------------------------
+
+def test_bytes_are_read_as_files_are(picture, tmp_path):
+    data = encoded(picture, "PNG")
+    (tmp_path / "x.png").write_bytes(data)
+    assert (read_bytes(data, "x") == read_image(tmp_path / "x.png")).all() and read_file(tmp_path / "x.png") == data
+    with pytest.raises(InputError, match="^upload 7 holds text, not an image"):
+        read_bytes(b"hello", "upload 7")
+
+
+def test_limits_of_the_caller(picture, tmp_path):
+    data = encoded(picture, "PNG")                            # 3,000 pixels
+    assert read_bytes(data, "x", max_pixels=3000, max_bytes=len(data)).shape == (60, 50, 3)
+    with pytest.raises(InputError, match="^x is too large .more than 0 million pixels"):
+        read_bytes(data, "x", max_pixels=2999)
+    for kind in ("JPEG", "BMP", "TIFF"):
+        with pytest.raises(InputError, match="x is too large"):
+            read_bytes(encoded(picture, kind), "x", max_pixels=2999)
+    with pytest.raises(InputError, match="^x is too large .0 MB, at most 0 are read"):
+        read_bytes(data, "x", max_bytes=len(data) - 1)
+
+
+def test_a_file_of_two_gigabytes_is_not_read(tmp_path):
+    with open(tmp_path / "x.png", "wb") as file:
+        file.truncate(2 << 30)                                # sparse: takes no room
+    start = time.perf_counter()
+    with pytest.raises(InputError, match="x.png is too large .2,048 MB, at most 512 are read"):
+        read_image(tmp_path / "x.png")
+    assert time.perf_counter() - start < 0.5
+
+
+def many_texts(behind):
+    """1 MB of PNG with 150 compressed texts of 7.9 MB each."""
+    packed = zlib.compress(bytes(7_900_000), 9)
+    texts = b"".join(chunk(b"zTXt", b"k%d\0\0" % index + packed) for index in range(150))
+    rows = [bytes(64)] * 64
+    if behind:
+        return png(64, 64, 8, 0, *rows).replace(chunk(b"IEND", b""), texts + chunk(b"IEND", b""))
+    return png(64, 64, 8, 0, *rows, extra=texts)
+
+
+def inflating(side, million):
+    """A PNG whose data go on for so many million bytes."""
+    packer = zlib.compressobj(9)
+    data = b"".join(packer.compress(bytes(1_000_000)) for _ in range(million)) + packer.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def crowded_tiff():
+    """A TIFF with 300 tags that all claim the same 3 MB."""
+    plain, room = tiff(np.zeros((64, 64), np.uint8)), 3_000_000
+    count, = struct.unpack_from("<H", plain, 8)
+    extra = b"".join(struct.pack("<HHII", 40000 + index, 7, room, 8) for index in range(300))
+    table = struct.pack("<H", count + 300) + plain[10:10 + 12 * count] + extra + bytes(4)
+    return plain[:4] + struct.pack("<I", len(plain) + room) + plain[8:] + bytes(room) + table
+
+
+def contradictory_tiff():
+    """Small by its last ImageWidth, which Pillow believes, huge by its first, which OpenCV does."""
+    plain = tiff(np.zeros((8, 8), np.uint8), strips=1)
+    count, = struct.unpack_from("<H", plain, 8)
+    wide = struct.pack("<HHII", 256, 4, 1, 1_000_000)
+    table = struct.pack("<H", count + 1) + wide + plain[10:10 + 12 * count] + bytes(4)
+    return plain[:4] + struct.pack("<I", len(plain)) + plain[8:] + table
+
+
+def endless_scans():
+    data = encoded(np.zeros((1000, 1000, 3), np.uint8), "JPEG", progressive=True)
+    last = data[data.rfind(b"\xff\xda"):-2]
+    return data[:-2] + last * 5000 + b"\xff\xd9"
+
+
+HOSTILE = {
+    "20,000 x 20,000": (lambda: inflating(20000, 400), "too large (more than 100 million pixels)"),
+    "data without end": (lambda: inflating(64, 1200), "inflates to far more than its picture"),
+    "texts before": (lambda: many_texts(False), None),
+    "texts behind": (lambda: many_texts(True), None),
+    "international text": (lambda: png(8, 8, 8, 0, *[bytes(8)] * 8, extra=chunk(
+        b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(100_000_000)))), None),
+    "profile": (lambda: png(8, 8, 8, 0, *[bytes(8)] * 8, extra=chunk(
+        b"iCCP", b"x\0\0" + zlib.compress(bytes(100_000_000)))), None),
+    "empty parts": (lambda: png(8, 8, 8, 0, *[bytes(8)] * 8, extra=chunk(b"IDAT", b"") * 500_000), "many parts"),
+    "tags": (crowded_tiff, "claim more than the file holds"),
+    "two widths": (contradictory_tiff, "contradicts itself"),
+    "scans": (endless_scans, "more than 100 scans"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_cost_little(name):
+    """Refused, or harmless: in a process of its own, whose memory may grow by 64 MB. Time is on a busy machine."""
+    make, said = HOSTILE[name]
+    data = make()
+    code = ("import sys, resource, time; from cxr.images import read_bytes; from cxr.errors import InputError\n"
+            "data = sys.stdin.buffer.read()\n"
+            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "before, start = peak(), time.process_time()\n"
+            "try: said = str(read_bytes(data, 'x').shape)\n"
+            "except InputError as error: said = str(error)\n"
+            "print(said, peak() - before, time.process_time() - start, sep='|')")
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, cwd=Path(__file__).parents[1])
+    told, grown, seconds = done.stdout.decode().split("|")
+    assert (told.endswith(", 3)") if said is None else said in told), told
+    assert int(grown) < 64 << (10 if sys.platform != "darwin" else 20) and float(seconds) < 4, (grown, seconds)
+
+
+@pytest.mark.parametrize("tail", [b"PK\x03\x04" + bytes(50), b"<html><script>alert(1)</script></html>", b"%PDF-1.4"])
+def test_polyglots_are_their_picture_alone(picture, tail):
+    assert (read_bytes(encoded(picture, "PNG") + tail, "x") == picture[..., None]).all()
+    assert read_bytes(encoded(picture, "JPEG") + tail, "x").shape == (60, 50, 3)
 
 
 # --- threads -------------------------------------------------------------------------------------------------------

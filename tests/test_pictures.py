@@ -8,9 +8,11 @@ import pytest
 from cxr.errors import InputError
 from cxr.images import read_image
 from cxr.pictures import (
+    Evidence,
     cam_montage,
     caption,
     curves,
+    evidence_montage,
     fit,
     heat,
     montage,
@@ -91,6 +93,20 @@ def test_cam_montage_is_original_then_maps_in_order():
     assert got[0, 0].tolist() == [100, 100, 100]
     for cam, (top, left) in zip(cams, ((0, 60), (40, 0), (40, 60))):
         assert (got[top:top + 40, left:left + 60] == overlay(image, cam)).all()
+
+
+def test_evidence_montage_leaves_plain_what_is_not_called():
+    image, cam = flat(100, 100, 160), np.full((100, 160), 0.5, np.float32)
+    got = evidence_montage(image, [Evidence(cam, "A 90.0 %", "threshold 50 %", True), Evidence(cam, "B", "", None),
+                                   Evidence(cam, "C 1.0 %", "threshold 50 %", False)], columns=2)
+    bar, tile = 50, 140
+    assert got.shape == (bar + 2 * tile, 320, 3)
+    a, b, c = (got[top:top + 100, left:left + 160] for top, left in
+               ((bar, 160), (bar + tile, 0), (bar + tile, 160)))
+    assert (a == overlay(image, cam)).all() and (b == a).all() and (c == 100).all()
+    bright, dim = (got[top + 100:top + 140, 160:].max() for top in (bar, bar + tile))
+    assert bright == 255 and 100 < dim < 200                                  # and so does its text
+    assert (got[8:22, 20] == heat(np.zeros((1, 1)))[0, 0]).all() and got[8:22, 99].tolist() == [[128, 0, 0]] * 14
 
 
 # --- the published montages ----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The commands as a user calls them: exit status, what is printed, what lies in the folder afterwards."""
 import csv
+import json
 import os
 import pickle
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from cxr import phantom
+from cxr.files import sha256
 from cxr.images import read_image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -197,6 +199,25 @@ def test_guided_and_faithfulness(trained, phantoms, tmp_path):
                       trained[0] / "best.pdparams", "--guided", "--faithfulness", "--save_dir", tmp_path)
     assert read_image(tmp_path / "Nodule-0001.guided.png").shape == (224, 448, 3)
     assert all(name in out for name in ("deletion", "insertion", "average_drop", "road", "Random map", "to conv.0"))
+
+
+def test_cam_for_other_systems(trained, phantoms, tmp_path):
+    pytest.importorskip("pydicom", reason="needs the extra dicom")
+    checkpoint = trained[0] / "best.pdparams"
+    image = phantoms / "Nodule" / "Nodule-0001.png"
+    (tmp_path / "older.png").touch()
+    out, _ = call("cam.py", "covid_resnet", image, "--ckpt", checkpoint, "--json", "--npz", "--dicom", "--scale",
+                  "shared", "--classes", "all", "--save_dir", tmp_path)
+    assert "1 picture and scores.csv are in" in out and "1 older picture lies there too" in out
+    told = json.loads((tmp_path / "Nodule-0001.json").read_text())
+    assert told["image"]["sha256"] == sha256(image) and told["model"]["checkpoint_sha256"] == sha256(checkpoint)
+    assert told["model"]["checkpoint"] == "best.pdparams" and told["method"]["layer"] == "block.7"
+    assert told["method"]["name"] == "gradcam" and told["method"]["scale"] == "shared"
+    assert [finding["called"] for finding in told["findings"]] == [True] + [False] * (len(told["findings"]) - 1)
+    assert str(tmp_path) not in json.dumps(told) and str(phantoms) not in json.dumps(told)
+    assert (tmp_path / "Nodule-0001.npz").exists() and (tmp_path / "Nodule-0001.cam.dcm").exists()
+    _, error = call("cam.py", "covid_resnet", image, "--ckpt", checkpoint, "--keep_identity", status=2)
+    assert "--keep_identity says what goes into DICOM files: add --dicom" in error
 
 
 @pytest.mark.parametrize("method", ["eigencam", "scorecam"])

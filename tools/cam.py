@@ -127,7 +127,8 @@ def main(args) -> int:
         pictures = "1 picture" if len(done.pictures) == 1 else f"{len(done.pictures)} pictures"
         print(f"{pictures} and scores.csv are in {args.save_dir}.")
         if older := older_files(args.save_dir, done):
-            print(f"{older} older ones lie there too: scores.csv says nothing about them.")
+            print(f"{older} older picture{' lies' if older == 1 else 's lie'} there too: scores.csv says nothing about "
+                  f"{'it' if older == 1 else 'them'}.")
     if done.interrupted:
         print(f"interrupted after {len(done.pictures)} of {len(images)} images", file=sys.stderr)
         return 130
