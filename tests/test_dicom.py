@@ -121,6 +121,12 @@ def test_window(syntax):
     assert greys(data) == [0, 0, 127, 128, 255, 255]
 
 
+def test_a_narrow_window():
+    """One less than its width lies between black and white."""
+    values = np.array([[126, 127, 128, 129]], np.uint8)
+    assert greys(dicom(values, WindowCenter=128, WindowWidth=4)) == [0, 85, 170, 255]
+
+
 def test_the_first_of_several_windows():
     data = dicom(ROW, 12, WindowCenter=[500.5, 3000], WindowWidth=[1001, 2])
     assert greys(data) == [0, 255, 255, 255]
@@ -367,6 +373,7 @@ def test_changed_bytes_never_end_in_another_exception(deep, syntax):
             changed[rng.integers(132, head + 100) if index % 2 else rng.integers(132, len(data))] = rng.integers(256)
         try:
             image = read_bytes(bytes(changed), "x")
+            assert all(note.startswith("x ") for note in image_notes(bytes(changed), "x"))
         except InputError:
             continue
         assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
