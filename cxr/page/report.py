@@ -73,7 +73,8 @@ def versions() -> dict[str, str]:
 
 def montage_png(reading: Reading) -> bytes:
     """The published montage: the original, then every class in the order of the model, 5 in a row."""
-    captions = [f"{name}: {score * 100:.2f}%" for name, score in zip(drawable_names(reading.class_names), reading.scores)]
+    names = drawable_names(reading.class_names)
+    captions = [f"{name}: {score * 100:.2f}%" for name, score in zip(names, reading.scores)]
     return encode(cam_montage(reading.seen.view, reading.maps, captions))
 
 
