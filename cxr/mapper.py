@@ -44,7 +44,7 @@ class Mapper:
         explained = EngineModel(model, _Remembering(Predictor(model, engine)))
         options = {"scorecam": {"top_k": top_k}}
         self.methods = {name: METHODS[name](explained, EngineModel.LAYER, **options.get(name, {})) for name in methods}
-        self.titles = {name: f"{name}, {top_k} channels" if name == "scorecam" and top_k else name for name in methods}
+        self.titles = {name: f"{name} ({top_k} channels)" if name == "scorecam" and top_k else name for name in methods}
 
     def __call__(self, x: np.ndarray, classes: np.ndarray) -> dict[str, np.ndarray]:
         """x (B, 3, H, W) float32; classes (B, n) ints."""

@@ -12,11 +12,12 @@ import numpy as np
 from cxr.boxes import Box
 from cxr.files import write_csv
 from cxr.localisation import draw_boxes, peak
-from cxr.pictures import caption, drawable_names, heading, montage, overlay, with_box
+from cxr.pictures import caption, drawable_names, fit, heading, montage, overlay, with_box
 from cxr.pointing import ALL, BASELINES, HELD_OUT, LEAST, Finding, Gathered, Located, figures, groups, summarise
 from cxr.report import Note, Picture, Section, Table
 
 TILES, COLUMNS = 24, 6
+_SMALL = 168                                     # side of a tile where there is one for every method
 _MAGENTA = (255, 0, 255)                          # the heat map's colours have none
 
 Summary = Mapping[str, Mapping[str, Mapping[str, tuple]]]    # group -> kind of map -> figure -> (mean, low, high)
@@ -110,17 +111,18 @@ def _notes(located: Located, gathered: Gathered, members: Mapping[str, np.ndarra
         yield Note(f"{sum(gathered.missing.values())} boxes are left out, their {len(gathered.missing)} images are not "
                    f"in the folder (the first: {next(iter(gathered.missing))}).")
     if located.clipped or located.outside:
-        yield Note(f"The crop cuts {located.clipped} boxes, of which the part inside counts, and leaves "
-                   f"{located.outside} wholly outside, which count as missed.")
+        yield Note(f"Boxes cut by the crop, of which the part inside counts: {located.clipped}; wholly outside it, "
+                   f"which count as missed: {located.outside}.")
     if located.alone:
-        yield Note(f"{located.alone} findings are the only patient's of their class: their average box is that of all "
-                   "classes.")
+        yield Note(f"Findings of a class that no other patient has, whose average box is that of all classes: "
+                   f"{located.alone}.")
     if any(located.flat.values()):
         yield Note("Flat maps, which miss and have no mass: "
                    + ", ".join(f"{titles[name]} {count}" for name, count in located.flat.items() if count) + ".")
     shortened = [title for name, title in titles.items() if title != name]
     if shortened:
-        yield Note(f"{', '.join(shortened)} (those that vary most), to save time: a forward each; --top_k changes it.")
+        yield Note(f"{', '.join(shortened)}: a forward for each channel, so only those that vary most were tried; "
+                   "--top_k changes it.")
 
 
 def _tables(summary: Summary, members: Mapping[str, np.ndarray], located: Located, main: str):
@@ -170,12 +172,13 @@ def _plain(values: tuple[float, float, float]) -> str:
 def _pictures(located: Located, class_names: Sequence[str], table, titles: Mapping[str, str], main: str):
     names = drawable_names(class_names)
 
-    def tile(index: int, method: str, text: str) -> np.ndarray:
+    def tile(index: int, method: str, text: str, side: int | None = None) -> np.ndarray:
         view, maps = located.kept[index]
         own, cam = table[titles.get(method, method)], maps[method]
         threshold = own["box_threshold.tuned"][index]
         drawn = draw_boxes(cam, threshold if threshold == threshold else 0.5)
         result = view_with(view, cam, located.findings[index].boxes, drawn[0][0] if drawn else None)
+        result = fit(result, side) if side else result
         inside = "in" if own["hit"][index] else "out"
         iou = own["box_iou.tuned"][index]
         return caption(result, f"{text}{'' if iou != iou else f' IoU {iou:.2f},'} peak {inside}")
@@ -187,7 +190,7 @@ def _pictures(located: Located, class_names: Sequence[str], table, titles: Mappi
                       f"{len(tiles)} findings by class, {titles.get(main, main)}. {legend}")
     compared = [index for index, (_, maps) in located.kept.items() if len(maps) > 1]
     if compared:
-        tiles = [tile(index, method, f"{names[located.findings[index].label]} {method}")
+        tiles = [tile(index, method, f"{names[located.findings[index].label]} {method}", _SMALL)
                  for index in compared for method in located.methods]
         yield Picture("localisation_methods", heading(montage(tiles, len(located.methods)), legend),
                       f"The first finding of each class, a method in each column. {legend}")

@@ -99,7 +99,7 @@ def test_what_cannot_be_used_is_counted(phantoms):
     assert located.judged["average box"][0].hit == located.judged["right"][0].mass == 0   # nothing to be hit
     text = printed(localisation(located, gathered, NAMES, Planted.titles, "right", set()).section)
     for sentence in ("4 boxes of 3 findings on 2 images of 2 patients", "0 of the images are in the test list",
-                     "Fracture (1)", "Nodule/gone.png", "cuts 1 boxes", "2 wholly outside"):
+                     "Fracture (1)", "Nodule/gone.png", "the part inside counts: 1;", "count as missed: 2."):
         assert sentence in " ".join(text.split()), sentence
 
 
@@ -154,7 +154,7 @@ def test_files_and_pictures(phantoms, tmp_path):
     assert values["groups"]["all"]["boxes"] == 16 and values["groups"]["all"]["maps"]["wrong"]["hit"][0] == 0
     # 16 tiles in 3 rows of 6 below a heading; the first finding of 4 classes, two methods each.
     assert read_image(tmp_path / "localisation.png").shape == (24 + 3 * 112, 6 * 112, 3)
-    assert read_image(tmp_path / "localisation_methods.png").shape == (24 + 4 * 112, 2 * 112, 3)
+    assert read_image(tmp_path / "localisation_methods.png").shape == (24 + 4 * 168, 2 * 168, 3)
     assert {block.name for block in result.section.blocks if isinstance(block, Picture)} == {
         "localisation", "localisation_methods"}
     assert list(located.kept) == sorted(located.kept)
@@ -200,7 +200,7 @@ def test_the_mapper_gives_the_methods_own_maps_from_one_forward(activation):
     mapper = Mapper(model, ["gradcam", "eigencam", "scorecam"], "dygraph", top_k=3)
     maps = mapper(x, classes)
     assert model.forwards == 2 + 2 * 3                                        # one each, and three masks for ScoreCAM
-    assert mapper.titles["scorecam"] == "scorecam, 3 channels"
+    assert mapper.titles["scorecam"] == "scorecam (3 channels)"
     for name, method in (("gradcam", GradCAM), ("eigencam", EigenCAM), ("scorecam", partial(ScoreCAM, top_k=3))):
         assert maps[name] == pytest.approx(method(model, model.relu)(x, classes), abs=1e-5)
     other = mapper(x[::-1].copy(), classes[::-1])                             # not those of the batch before

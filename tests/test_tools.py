@@ -233,3 +233,53 @@ def test_demo_runs_from_anywhere(tmp_path):
     assert "Grad-CAM's peak lies in the true box" in out and "chance is" in out
     assert read_image(tmp_path / "demo.png").shape == (1024, 1024, 3)
     assert len(list((tmp_path / "cams").rglob("*.png"))) == len((tmp_path / "test.txt").read_text().splitlines())
+
+
+def test_eval_asks_where_the_model_looks(trained, phantoms, tmp_path):
+    ckpt = trained[0] / "best.pdparams"
+    out, _ = call("eval.py", "covid_resnet", "--data_dir", phantoms, "--ckpt", ckpt, "--boxes", phantoms / "boxes.csv",
+                  "--shortcut", "--method", "gradcam,eigencam", "--resamples", 50, "--save_dir", tmp_path)
+    for text in ("40 boxes of 40 findings", "| average box", "Does the model look at the chest", "Outside thorax"):
+        assert text in out, text
+    for name in ("localisation.csv", "localisation_findings.csv", "localisation.png", "localisation_methods.png",
+                 "shortcut.csv", "shortcut_gradcam.png", "shortcut_eigencam.png"):
+        assert (tmp_path / name).stat().st_size > 0, name
+    values = json.loads((tmp_path / "report.json").read_text())
+    assert values["localisation"]["groups"]["test list"]["findings"] == len(
+        (trained[0] / "test.txt").read_text().splitlines())
+    assert 0 < values["shortcut"]["maps"]["gradcam"]["all"]["border"]["share"] < 1
+    assert 'id="localisation"' in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_eval_refuses_boxes_that_are_of_no_use_before_the_work(trained, phantoms, tmp_path):
+    ckpt, boxes = trained[0] / "best.pdparams", phantoms / "boxes.csv"
+    same = ("eval.py", "covid_resnet", "--data_dir", phantoms, "--ckpt", ckpt)
+    _, error = call(*same, "--boxes", tmp_path / "no.csv", status=2)
+    assert "no.csv cannot be read" in error and "evaluate" not in error
+    _, error = call(*same, "--boxes", boxes, "--method", "gradkam", status=2)
+    assert "no method 'gradkam'" in error and "evaluate" not in error
+    _, error = call(*same, "--boxes", boxes, "--box_size", -1, status=2)
+    assert "cannot be negative" in error
+    _, error = call(*same, "--boxes", boxes, "--fit", "youden", status=2)
+    assert "without --predictions" in error
+    (tmp_path / "other.csv").write_text("file,label,x,y,w,h\na.png,Nodule,1,2,3,4\nb.png,Fracture,1,2,3,4\n")
+    _, error = call(*same, "--boxes", tmp_path / "other.csv", "--save_dir", tmp_path, status=2)
+    assert "of the 2 boxes 1 are of images that are not in" in error and "1 of classes" in error
+
+
+def test_eval_of_chexnet_holds_maps_against_published_boxes(seeded_checkpoint, data_dir, tmp_path):
+    nih = data_dir / "nih14"
+    lines = (nih / "BBox_List_2017.csv").read_text().splitlines()
+    chosen = [line for line in lines if line.split(",")[0] in ("00010277_000.png", "00000193_019.png")]
+    (tmp_path / "boxes.csv").write_text("\n".join([lines[0], *chosen]) + "\n")
+    (tmp_path / "list.txt").write_text("".join(line for line in (nih / "test_list.txt").open() if "00000193_" in line))
+    out, _ = call("eval.py", "chexnet", "--data_dir", nih / "images", "--test_list", tmp_path / "list.txt", "--ckpt",
+                  seeded_checkpoint, "--boxes", tmp_path / "boxes.csv", "--top_k", 1, "--resamples", 50, "--save_dir",
+                  tmp_path)
+    assert "5 boxes of 5 findings on 2 images of 2 patients. 1 of the images" in " ".join(out.split())
+    assert "scorecam (1 channels)" in out and "| eigengradcam" in out
+    rows = {(row["class"], row["map"]): row for row in csv.DictReader((tmp_path / "localisation_findings.csv").open())}
+    # 225.85 ... on 1024 pixels; / 4 - 16 in the view of 224.
+    areas = {name: float(rows[name, "uniform map"]["mass"]) * 224 * 224 for name in ("Infiltration", "Mass")}
+    assert areas["Infiltration"] == pytest.approx(271.93 * 221.87 / 16, rel=1e-4)
+    assert areas["Mass"] == pytest.approx(540.44 * 277.62 / 16, rel=1e-4)
