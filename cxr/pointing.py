@@ -67,8 +67,9 @@ def gather(rows: Sequence[ExpertBox], class_names: Sequence[str], data_dir: str 
             missing[row.image] += 1
         else:
             found.setdefault((row.image, label), []).append(row.box)
-    findings = [Finding(image, label, patient, len(boxes))
-                for ((image, label), boxes), patient in zip(found.items(), patients([image for image, _ in found]))]
+    owners = patients([image for image, _ in found]) if found else []
+    findings = [Finding(image, label, patient, len(boxes)) for ((image, label), boxes), patient
+                in zip(found.items(), owners)]
     return Gathered(sorted(findings, key=lambda finding: finding.label), found, unknown, missing)
 
 
