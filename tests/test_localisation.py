@@ -47,6 +47,7 @@ def test_tolerance_is_the_distance_to_the_box():
     beside, corner = (24.5, 0, 5, 40), (23.5, 24.5, 5, 5)
     assert not hits(cam, beside) and not hits(cam, beside, 3.9) and hits(cam, beside, 4)
     assert not hits(cam, corner, 4.9) and hits(cam, corner, 5)                # 3, 4, 5
+    assert not hits(cam, (10.5, 0, 10, 40)) and hits(cam, (20.5, 0, 10, 40))  # a box ends before its right edge
 
 
 def test_a_perfect_map_scores_one_and_its_complement_none():

@@ -157,7 +157,15 @@ def test_files_and_pictures(phantoms, tmp_path):
     assert read_image(tmp_path / "localisation_methods.png").shape == (24 + 4 * 168, 2 * 168, 3)
     assert {block.name for block in result.section.blocks if isinstance(block, Picture)} == {
         "localisation", "localisation_methods"}
-    assert list(located.kept) == sorted(located.kept)
+
+
+def test_pictures_come_in_the_order_of_classes(phantoms):
+    box = (40.0, 40.0, 20.0, 20.0)
+    rows = [ExpertBox(image, label, box) for image, label in (
+        ("Nodule/Nodule-0001.png", "Cardiomegaly"), ("Nodule/Nodule-0001.png", "Nodule"),
+        ("Nodule/Nodule-0002.png", "Effusion"))]
+    _, located = run(phantoms, rows, Planted(phantoms, 128))
+    assert [located.findings[index].label for index in located.kept] == [0, 1, 2]
 
 
 def test_methods_are_chosen_by_name():
