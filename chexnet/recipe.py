@@ -70,7 +70,6 @@ class CheXNetRecipe(Recipe):
                             help="lines of `NAME 0 1 0 ...` (default: %(default)s)")
         parser.add_argument("--val_list", default="dataset/labels/val_list.txt",
                             help="the same for --fit (default: %(default)s)")
-        self.add_map_arguments(parser)
 
     def train_sets(self, args) -> tuple:
         from chexnet.data import ChestXrayDataSet

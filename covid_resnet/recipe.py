@@ -56,7 +56,6 @@ class CovidResNetRecipe(ResNetRecipe):
         parser.add_argument("--patients", metavar="CSV",
                             help="table with the columns `file` and `patient` (default: sources.csv in data_dir if it "
                                  "is there; otherwise every image counts as a patient)")
-        self.add_map_arguments(parser)
 
     def train_sets(self, args) -> tuple:
         from covid_resnet import data

@@ -21,6 +21,7 @@ def arguments():
     for name, sub in recipe_parsers(main).items():
         recipe = recipes()[name]
         recipe.add_test_arguments(sub)
+        recipe.add_map_arguments(sub)
         sub.add_argument("--ckpt", type=Path, help="weights to evaluate (default: "
                                                    f"{recipe.published or f'output/{name}/best.pdparams'})")
         sub.add_argument("--ten_crop", action="store_true",
