@@ -69,6 +69,7 @@ class FolderDataset(XrayDataset):
         names = [name for own in order for name in classes[own]]
         labels = np.repeat(np.arange(len(order)), [len(classes[own]) for own in order])
         super().__init__(data_dir, names, labels, order, transform, seed)
+        self.list_file = Path(data_dir)
 
     def __getitem__(self, index: int):
         image, label = super().__getitem__(index)
