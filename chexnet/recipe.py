@@ -2,15 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
+from chexnet.downloads import DOWNLOADS
 from chexnet.labels import CHINESE, CLASS_NAMES
 from chexnet.published import PUBLISHED_FIGURES
 from cxr.errors import InputError
 from cxr.preprocess import Augment, Preprocess
 from cxr.recipe import Defaults, Recipe
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class CheXNetRecipe(Recipe):
@@ -33,11 +31,11 @@ class CheXNetRecipe(Recipe):
     patience = 10
     augmentation = "random crop and flip"
     defaults = Defaults(epoch=20, batch_size=128, learning_rate=0.001)
-    published = ROOT / "pretrained_models" / "model_paddle.pdparams"
-    published_source = (
-        "get the published weights from https://github.com/jm12138/Paddle-CheXNet (pretrained_models/"
-        "model_paddle.pdparams at commit a1859d0e9a3e372c0ef6b1e2631e0ea3e8cd02ac; `git hash-object` of the file "
-        "prints 157762232cedb82c18ed4a1347b94a87fc323b5a) and put the file there")
+    published = DOWNLOADS[0].target
+    published_source = ("fetch it with `python tools/fetch_weights.py model_paddle.pdparams` (or `cam --download`), or "
+                        f"put it there yourself, from {DOWNLOADS[0].url()} (`git hash-object` of it prints "
+                        f"{DOWNLOADS[0].blob})")
+    downloads = DOWNLOADS
 
     def build(self, n_classes: int, layers: int = 121):
         from chexnet.model import CheXNet

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cxr.download import Download
 from cxr.errors import InputError
 from cxr.lists import LabelList
 from cxr.preprocess import Preprocess
@@ -49,6 +50,7 @@ class Recipe:
     defaults: ClassVar[Defaults]
     published: ClassVar[Path | None]               # where the published weights are expected
     published_source: ClassVar[str]                # where to get them
+    downloads: ClassVar[Sequence[Download]] = ()  # what `tools/fetch_weights.py` can fetch
     activation: ClassVar[str]                      # of the model: sigmoid or softmax
     published_figures: ClassVar[Sequence[PublishedFigures]] = ()
     box_size: ClassVar[int | None] = None          # side of the square image that expert boxes refer to, or the file

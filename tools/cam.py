@@ -24,6 +24,8 @@ def arguments():
                          help="PNG, JPEG, BMP, TIFF or DICOM files, or folders")
         sub.add_argument("--ckpt", type=Path, default=recipe.published or Path(f"output/{name}/best.pdparams"),
                          help="weights (default: %(default)s)")
+        sub.add_argument("--download", action="store_true",
+                         help="first fetch the published weights if they are missing")
         sub.add_argument("--save_dir", type=Path, default=Path("output/cams"), help="(default: %(default)s)")
         sub.add_argument("--method", choices=METHODS, default=recipe.method, help="(default: %(default)s)")
         sub.add_argument("--layer", help="target layer by its dotted name, such as block.15 (default: the last one "
@@ -66,6 +68,7 @@ def arguments():
 
 def main(args) -> int:
     from cxr import cam, distributed
+    from cxr.download import fetch_published
     from cxr.errors import InputError
     from cxr.explain import (
         Exports,
@@ -84,6 +87,8 @@ def main(args) -> int:
 
     distributed.start()
     recipe = recipes()[args.recipe]
+    if args.download:
+        fetch_published(args.ckpt, recipe.downloads)
     if args.list_layers:
         # Of the checkpoint if there is one; the names do not need any weights.
         model = (restore(recipe, args.ckpt, recipe.cam_preprocess, recipe.arch_of(args)).model if args.ckpt.exists()
