@@ -184,9 +184,7 @@ def _write(answer, part: Path, begun: int, size: int | None, limit: int, url: st
     blocks = None if size is None else -(-(size - begun) // _BLOCK)
     name = url.rsplit("/", 1)[-1] + (f" from byte {begun}" if begun else "")
     try:
-        with open(part, "r+b" if begun else "wb") as file:
-            file.seek(begun)
-            file.truncate()
+        with open(part, "ab" if begun else "wb") as file:
             for block in progress(_blocks(answer), total=blocks, desc=name, unit="MiB"):
                 if not file.tell() and (kind := _what_else(block)):
                     raise InputError(f"{url} gives {kind}: something between here and the server answered in its "
