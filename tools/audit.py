@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Look for what makes a split unfair."""
+import argparse
+from pathlib import Path
+
+from _cli import not_negative, parser, recipe_parsers, recipes, run, writable
+
+EXAMPLES = """\
+  python tools/audit.py covid_resnet --data_dir dataset
+  python tools/audit.py chexnet --data_dir dataset/images --train_list dataset/labels/train_list.txt \\
+      --val_list dataset/labels/val_list.txt --test_list dataset/labels/test_list.txt"""
+
+
+def arguments():
+    main = parser("Audit training, validation and test set before training on them: patients in two splits, copies of\n"
+                  "one radiograph (also resized or saved anew), copies with different labels, and how well the source\n"
+                  "alone tells the class. Reads every image once. Writes findings.csv and, of the copies, a picture.",
+                  EXAMPLES)
+    for name, sub in recipe_parsers(main).items():
+        recipe = recipes()[name]
+        recipe.add_train_arguments(sub)
+        of_test = argparse.ArgumentParser(add_help=False)
+        recipe.add_test_arguments(of_test)
+        sub.add_argument("--test_list", default=of_test.get_default("test_list"),
+                         help="list of the test set (default: %(default)s, or what `eval` takes)")
+        sub.add_argument("--sources", metavar="CSV", help="table with the column `file` and one that names the source "
+                                                          "(default: sources.csv in data_dir if it is there)")
+        sub.add_argument("--source_column", metavar="NAME", help="that column (default: source, or the beginning of "
+                                                                 "source_file)")
+        sub.add_argument("--save_dir", default=f"output/audit/{name}", help="(default: %(default)s)")
+        sub.add_argument("--seed", type=int, default=0, help="of the split, where it is made here (default: 0)")
+        sub.add_argument("--num_workers", type=not_negative, metavar="N",
+                         help="threads that read images (default: one a core)")
+        sub.set_defaults(resume=False)             # which recipes ask for when they make or find lists
+    return main.parse_args()
+
+
+def main(args) -> None:
+    from prettytable import PrettyTable
+
+    from cxr.audit import audit, draw_duplicates, sources_of, write_findings
+    from cxr.errors import InputError
+
+    recipe, folder = recipes()[args.recipe], writable(Path(args.save_dir))
+    train_set, val_set = recipe.train_sets(args)
+    splits = {"train": train_set, "val": val_set}
+    try:
+        splits["test"] = recipe.test_set(args, train_set.class_names, folder / "best.pdparams")
+    except InputError as error:
+        print(f"Note: no test set: {error}")
+    names = [name for dataset in splits.values() for name in dataset.names]
+    findings = audit(splits, dict(zip(names, recipe.patients(args, names))),
+                     sources_of(args.data_dir, args.sources, args.source_column), workers=args.num_workers)
+    table = PrettyTable(["check", "", "found"], align="l", max_width=90)
+    table.add_rows([[finding.check, "!" if finding.worrying else "", finding.sentence] for finding in findings])
+    print(table)
+    write_findings(folder / "findings.csv", findings)
+    drawn = draw_duplicates(folder / "duplicates.png", splits, findings)
+    print("Audited " + ", ".join(f"{name} {len(dataset)}" for name, dataset in splits.items())
+          + f" images. {folder / 'findings.csv'} has the data"
+          + (f", {folder / 'duplicates.png'} the first {drawn} pairs." if drawn else "."))
+
+
+if __name__ == "__main__":
+    args = arguments()
+    run(lambda: main(args))
