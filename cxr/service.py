@@ -18,6 +18,7 @@ from cxr.boxes import Geometry
 from cxr.catalogue import Catalogue, Checkpoint, Loaded
 from cxr.desk import Desk
 from cxr.errors import naming
+from cxr.images import image_notes
 from cxr.pictures import shrink
 from cxr.preprocess import Preprocess
 from cxr.recipe import Recipe
@@ -41,13 +42,15 @@ class Seen:
     """What a network sees of an image.
 
     name: as uploaded. sha256: of the file's content, hex. shape: (H, W) of the image. view: (h, w, 3) uint8, the
-    network's input as a picture. picture: the same part of the image with up to `PICTURE_SIDE` pixels a side.
+    network's input as a picture. picture: the same part of the image with up to `PICTURE_SIDE` pixels a side. notes:
+    what the file says about itself that speaks against the use of a model (`cxr.images.image_notes`).
     """
     name: str
     sha256: str
     shape: tuple[int, int]
     view: np.ndarray
     picture: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Service:
         rows, columns = (slice(max(0, round(start)), round(start + length))
                          for start, length in ((top, height), (left, width)))
         return Seen(name, hashlib.sha256(data).hexdigest(), image.shape[:2], view,
-                    shrink(image[rows, columns], PICTURE_SIDE))
+                    shrink(image[rows, columns], PICTURE_SIDE), tuple(image_notes(data, name)))
 
     def explain(self, checkpoint: Checkpoint, seen: Seen, method: str, layer: str | None = None) -> Reading:
         """Scores and maps of all classes; `layer` None is the last one. Raises `InputError`."""

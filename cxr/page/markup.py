@@ -110,14 +110,20 @@ def score_notes(reading: Reading, say: Callable) -> list[str]:
 
 
 def map_notes(reading: Reading, index: int, look: Look, say: Callable) -> list[str]:
-    """Sentences that belong beside the map of class `index`: what the boxes are, and whether the model sees it at all
-    (its score reaches the threshold, or one half where none was fitted)."""
+    """Sentences that belong beside the map of class `index`.
+
+    What the file says against its use, what the boxes are, and whether the model sees the class at all (its score
+    reaches the threshold, or one half where none was fitted).
+    """
+    notes = list(reading.seen.notes)
     if not reading.maps[index].any():
-        return [say("flat")]
+        return [*notes, say("flat")]
     threshold = reading.thresholds.get(reading.class_names[index], math.nan)
-    faint = reading.scores[index] < (0.5 if math.isnan(threshold) else threshold)
-    return ([say("seen_boxes", share=f"{look.boxes:.0%}")] if look.boxes else []) + (
-        [say("faint", score=percent(reading.scores[index]))] if faint else [])
+    if look.boxes:
+        notes.append(say("seen_boxes", share=f"{look.boxes:.0%}"))
+    if reading.scores[index] < (0.5 if math.isnan(threshold) else threshold):
+        notes.append(say("faint", score=percent(reading.scores[index])))
+    return notes
 
 
 def overview(readings: Iterable[Reading], say: Callable, naming: Naming) -> str:

@@ -45,6 +45,7 @@ def manifest(reading: Reading, look: Look) -> dict:
         "image": reading.seen.name,
         "image_sha256": reading.seen.sha256,
         "image_shape": list(reading.seen.shape),
+        "notes": list(reading.seen.notes),
         "scores": {name: float(score) for name, score in zip(names, reading.scores)},
         "thresholds": {name: reading.thresholds[name] for name in names if name in reading.thresholds},
         "boxes_at": look.boxes,

@@ -142,9 +142,10 @@ def _chosen_images(service: Service) -> list[Image]:
         _say("upload", megabytes=service.limits.max_bytes >> 20, megapixels=service.limits.max_pixels // 10 ** 6),
         accept_multiple_files=True, key="files")
     name = naming(st.session_state.language, service.recipes.values())
-    chosen = right.multiselect(_say("phantoms"), PHANTOMS, key="phantoms", placeholder=_say("phantoms_hint"),
-                               format_func=lambda which: _say("phantom", number=which[1],
-                                                              finding=name(phantom.CLASS_NAMES[which[0]])))
+    options = {which: _say("phantom", number=which[1], finding=name(phantom.CLASS_NAMES[which[0]]))
+               for which in PHANTOMS}
+    chosen = right.multiselect(_say("phantoms"), PHANTOMS, key="phantoms", format_func=options.get,
+                               placeholder=_say("phantoms_hint"))
     images = [Image(file.file_id, file.name, file.getvalue) for file in files]
     images += [Image(f"phantom-{label}-{seed}", f"phantom-{phantom.CLASS_NAMES[label]}-{seed}.png",
                      functools.partial(_draw_phantom, label, seed)) for label, seed in chosen]
@@ -172,11 +173,10 @@ def _settings(service: Service, usable: list) -> tuple:
     methods = list(METHOD_NAMES)
     method = middle.selectbox(_say("method"), methods, index=methods.index(default), format_func=METHOD_NAMES.get,
                               key=f"method-{checkpoint.sha256}")
-    shapes = {name: " x ".join(map(str, shape)) for name, shape in layers}
-
-    def layer_name(name: str) -> str:
-        return (_say("last_layer", name=name) if name == layers[0][0] else name) + f" [{shapes[name]}]"
-    layer = right.selectbox(_say("layer"), list(shapes), format_func=layer_name, key=f"layer-{checkpoint.sha256}")
+    last = layers[0][0]
+    options = {name: f"{_say('last_layer', name=name) if name == last else name} [{' x '.join(map(str, shape))}]"
+               for name, shape in layers}
+    layer = right.selectbox(_say("layer"), list(options), format_func=options.get, key=f"layer-{checkpoint.sha256}")
     return checkpoint, method, layer
 
 
@@ -247,7 +247,7 @@ def _result(service: Service, readings: dict[str, Reading]) -> None:
             "seen", name=reading.seen.name, method=METHOD_NAMES[reading.method],
             finding=name(reading.class_names[index]))))
         for note in markup.map_notes(reading, index, look, _say):
-            st.caption(note)
+            st.caption(_plain(note))
         _downloads(reading, list(readings.values()), index, look, name)
     if st.toggle(_say("compare"), key="compare"):
         _compare(service, reading, key, index, look, name)
@@ -258,9 +258,9 @@ def _result(service: Service, readings: dict[str, Reading]) -> None:
 
 def _chosen_look(reading: Reading, name: Naming) -> tuple[int, Look]:
     """(class, how its map is shown)."""
-    choice = st.selectbox(_say("class"), [-1, *range(len(reading.class_names))],
-                          key=f"class-{reading.checkpoint.sha256}",
-                          format_func=lambda k: name(reading.class_names[k]) if k >= 0 else _say("highest"))
+    options = {-1: _say("highest"), **{k: name(own) for k, own in enumerate(reading.class_names)}}
+    choice = st.selectbox(_say("class"), list(options), key=f"class-{reading.checkpoint.sha256}",
+                          format_func=options.get)
     one, two = st.columns(2)
     opacity = one.slider(_say("opacity"), 0, 100, 40, 5, format="%d %%", key="opacity") / 100
     colormap = two.selectbox(_say("colormap"), list(COLORMAPS), key="colormap")
