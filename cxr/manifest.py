@@ -58,7 +58,8 @@ def called(scores: np.ndarray, class_names: Sequence[str], activation: str,
 
 
 def manifest(subject: Subject, about: Mapping, class_names: Sequence[str], activation: str, scores: np.ndarray,
-             maps: Mapping[int, np.ndarray], operating: Operating | None, files: Mapping[str, str]) -> dict:
+             maps: Mapping[int, np.ndarray], operating: Operating | None, files: Mapping[str, str],
+             box_threshold: float = BOX_THRESHOLD) -> dict:
     """The manifest of one image.
 
     Args:
@@ -77,7 +78,7 @@ def manifest(subject: Subject, about: Mapping, class_names: Sequence[str], activ
         name = class_names[k]
         boxes = None if k not in maps else [
             {**_corners(clip(geometry.to_image(box), geometry.image)), "score": score}
-            for box, score in draw_boxes(maps[k], BOX_THRESHOLD)]
+            for box, score in draw_boxes(maps[k], box_threshold)]
         findings.append({"class": name, "score": float(scores[k]), "threshold": limits.get(name),
                          "prevalence": prevalence.get(name), "called": decided[k], "boxes": boxes})
     return {
@@ -87,7 +88,7 @@ def manifest(subject: Subject, about: Mapping, class_names: Sequence[str], activ
         "view": _corners(place(geometry)), **about,
         "operating": operating and {"rule": operating.rule, "fitted_on": operating.fitted_on,
                                     "temperature": operating.temperature},
-        "findings": findings, "box_threshold": BOX_THRESHOLD, "files": dict(files),
+        "findings": findings, "box_threshold": box_threshold, "files": dict(files),
         "versions": {"paddle-cxr": __version__, "paddle": paddle.__version__, "numpy": np.__version__,
                      "python": platform.python_version()},
     }

@@ -9,7 +9,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,11 @@ from cxr.catalogue import Catalogue, Checkpoint, Loaded
 from cxr.desk import Desk
 from cxr.errors import naming
 from cxr.images import image_notes
+from cxr.manifest import BOX_THRESHOLD, Subject, manifest
 from cxr.pictures import shrink
 from cxr.preprocess import Preprocess
 from cxr.recipe import Recipe
+from cxr.thresholds import Operating
 from cxr.uploads import MAX_BYTES, MAX_PIXELS, read_upload
 
 PICTURE_SIDE = 768                                   # of what is shown, at most
@@ -57,8 +59,8 @@ class Seen:
 class Reading:
     """One image explained by one method.
 
-    scores: probabilities (K,). maps: (K, h, w) uint8, on the view. thresholds: class -> probability from which on it
-    is called, empty where none were fitted. exclusive: whether exactly one class is meant (softmax).
+    scores: probabilities (K,). maps: (K, h, w) uint8, on the view. activation: "sigmoid" for findings that are scored
+    on their own, "softmax" for exclusive classes. operating: thresholds fitted to these weights, or None.
     """
     seen: Seen
     checkpoint: Checkpoint
@@ -67,17 +69,39 @@ class Reading:
     layer: str
     scores: np.ndarray
     maps: np.ndarray
-    exclusive: bool
-    thresholds: Mapping[str, float] = field(default_factory=dict)
+    activation: str
+    operating: Operating | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.checkpoint.class_names
 
     @property
+    def exclusive(self) -> bool:
+        """Whether exactly one class is meant."""
+        return self.activation == "softmax"
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Class -> probability from which on it is called; empty where none were fitted."""
+        return self.operating.thresholds if self.operating else {}
+
+    @property
     def order(self) -> np.ndarray:
         """Indices of the classes, the highest score first."""
         return np.argsort(-self.scores, kind="stable")
+
+    def manifest(self, box_threshold: float = BOX_THRESHOLD) -> dict:
+        """What `tools/cam.py --json` writes of an image, with the boxes of every class (`cxr.manifest`)."""
+        seen, checkpoint = self.seen, self.checkpoint
+        about = {"model": {"recipe": checkpoint.recipe, "checkpoint": checkpoint.path.name,
+                           "checkpoint_sha256": checkpoint.sha256, "activation": self.activation,
+                           "classes": list(self.class_names), "preprocess": self.preprocess.to_dict()},
+                 "method": {"name": self.method, "layer": self.layer, "aug_smooth": False, "eigen_smooth": False,
+                            "scale": "class"}}
+        subject = Subject(seen.name, seen.sha256, seen.notes, Geometry.of(self.preprocess, seen.shape))
+        return manifest(subject, about, self.class_names, self.activation, self.scores,
+                        dict(enumerate(self.maps / np.float32(255))), self.operating, {}, box_threshold)
 
 
 def _dynamic() -> None:
@@ -128,5 +152,5 @@ class Service:
         model = self.model(checkpoint)
         layer = layer or model.last
         scores, maps = model.explain(seen.view, method, layer)
-        return Reading(seen, checkpoint, model.preprocess, method, layer, scores, maps, model.activation == "softmax",
-                       model.operating.thresholds if model.operating else {})
+        return Reading(seen, checkpoint, model.preprocess, method, layer, scores, maps, model.activation,
+                       model.operating)

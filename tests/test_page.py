@@ -20,6 +20,7 @@ from cxr.page.markup import Look
 from cxr.page.texts import LANGUAGES, METHOD_NAMES, TEXTS, naming, speaker
 from cxr.preprocess import Preprocess
 from cxr.service import Reading, Seen
+from cxr.thresholds import Operating
 
 ROOT = Path(__file__).resolve().parent.parent
 SAY = speaker("en")
@@ -34,8 +35,8 @@ def reading():
     grey = np.full((448, 448, 3), 100, np.uint8)
     seen = Seen("<em>a&b</em>.png", "ab" * 32, (512, 1024), cv2.resize(grey, (224, 224)), grey, ("It is lateral.",))
     checkpoint = Checkpoint(Path("run/best.pdparams"), "chexnet", ("Effusion", "Mass", "Hernia"), "cd" * 32)
-    return Reading(seen, checkpoint, Preprocess(), "gradcam", "last", np.array([0.25, 0.75, 0.5]), maps, False,
-                   {"Effusion": 0.2, "Mass": 0.8, "Hernia": float("nan")})
+    return Reading(seen, checkpoint, Preprocess(), "gradcam", "last", np.array([0.25, 0.75, 0.5]), maps, "sigmoid",
+                   Operating({"Effusion": 0.2, "Mass": 0.8, "Hernia": float("nan")}, {}, "youden", "val.txt"))
 
 
 def fields(text: str) -> set:
@@ -79,7 +80,7 @@ def test_bars_are_sorted_and_marked(reading):
     assert "width:75.00%" in rows[0] and "left:80.00%" in rows[0] and "called" not in rows[0]
     assert "chosen" in rows[1] and "<b style" not in rows[1] and rows[1].endswith('number">-</td></tr>')
     assert "width:25.00%" in rows[2] and 'class="cxr-bar called"' in rows[2] and "20.00\xa0% called" in rows[2]
-    assert "Threshold" not in markup.score_bars(replace(reading, thresholds={}), SAY, str)
+    assert "Threshold" not in markup.score_bars(replace(reading, operating=None), SAY, str)
 
 
 def test_heat_picture_blends_and_draws_boxes(reading):
@@ -97,7 +98,7 @@ def test_notes_tell_what_a_map_does_not(reading):
     assert "75.00" in markup.map_notes(reading, 1, Look(), SAY)[1]                           # below its own
     assert markup.map_notes(reading, 2, Look(), SAY)[1] == SAY("flat")
     assert "60%" in markup.map_notes(reading, 0, Look(boxes=0.6), SAY)[1]
-    assert markup.score_notes(replace(reading, exclusive=True), SAY) == [SAY("score_note_exclusive")]
+    assert markup.score_notes(replace(reading, activation="softmax"), SAY) == [SAY("score_note_exclusive")]
 
 
 def test_tables(reading):
@@ -105,13 +106,15 @@ def test_tables(reading):
     header, first, second = csv.reader(io.StringIO(report.scores_csv([reading, other])))
     assert header == ["image", "Effusion", "Mass", "Hernia"] and first == ["<em>a&b</em>.png", "0.25", "0.75", "0.5"]
     assert second == ["b,c.png", "1", "0", "1e-09"]
-    one, two = json.loads(report.scores_json([reading, other], Look(boxes=0.5)))
-    assert one["scores"] == {"Effusion": 0.25, "Mass": 0.75, "Hernia": 0.5} and two["image"] == "b,c.png"
-    assert one["thresholds"] == {"Effusion": 0.2, "Mass": 0.8, "Hernia": None}
+    one, two = json.loads(report.scores_json([reading, other], Look(boxes=0.6)))
+    assert two["image"]["name"] == "b,c.png" and one["box_threshold"] == 0.6
+    mass, hernia, effusion = one["findings"]
+    assert (mass["class"], mass["score"], mass["threshold"], mass["called"]) == ("Mass", 0.75, 0.8, False)
+    assert effusion["called"] and hernia["threshold"] is None and hernia["boxes"] == []
     # 512 x 1024 was resized to 256 x 512, of which the view begins at row 16, column 144.
-    assert one["boxes"]["Mass"] == [[288, 144, 224, 112]] and one["boxes"]["Hernia"] == []
-    assert one["checkpoint_sha256"] == "cd" * 32 and one["image_sha256"] == "ab" * 32
-    assert one["checkpoint"] == "best.pdparams" and set(one["versions"]) > {"paddle"}
+    assert mass["boxes"] == [{"x": 288, "y": 144, "width": 224, "height": 112, "score": 1}]
+    assert one["model"]["checkpoint_sha256"] == "cd" * 32 and one["image"]["sha256"] == "ab" * 32
+    assert one["model"]["checkpoint"] == "best.pdparams" and one["method"]["layer"] == "last"
 
 
 class Tags(HTMLParser):

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from html import escape
 
-from cxr.boxes import Geometry
 from cxr.files import csv_text, json_text
-from cxr.localisation import draw_boxes
+from cxr.manifest import BOX_THRESHOLD
 from cxr.page.markup import STYLE, Look, Naming, figure, heat_picture, map_notes, score_bars, score_notes, tiles
 from cxr.page.texts import METHOD_NAMES, speaker
 from cxr.pictures import cam_montage, drawable_names, encode
@@ -37,41 +36,6 @@ def scores_csv(readings: Sequence[Reading]) -> str:
                     ([reading.seen.name, *(f"{score:.7g}" for score in reading.scores)] for reading in readings))
 
 
-def manifest(reading: Reading, look: Look) -> dict:
-    """Everything that is needed to tell how the figures came about, without pixels; boxes in pixels of the image."""
-    names = reading.class_names
-    geometry = Geometry.of(reading.preprocess, reading.seen.shape)
-    return {
-        "image": reading.seen.name,
-        "image_sha256": reading.seen.sha256,
-        "image_shape": list(reading.seen.shape),
-        "notes": list(reading.seen.notes),
-        "scores": {name: float(score) for name, score in zip(names, reading.scores)},
-        "thresholds": {name: reading.thresholds[name] for name in names if name in reading.thresholds},
-        "boxes_at": look.boxes,
-        "boxes": {name: [list(geometry.to_image(box)) for box, _ in draw_boxes(map_, look.boxes)]
-                  for name, map_ in zip(names, reading.maps)} if look.boxes else {},
-        "method": reading.method,
-        "layer": reading.layer,
-        "recipe": reading.checkpoint.recipe,
-        "checkpoint": reading.checkpoint.path.name,
-        "checkpoint_sha256": reading.checkpoint.sha256,
-        "preprocess": reading.preprocess.to_dict(),
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """What computed it."""
-    import cv2
-    import numpy
-    import paddle
-
-    import cxr
-    return {"paddle-cxr": cxr.__version__, "paddle": paddle.__version__, "opencv": cv2.__version__,
-            "numpy": numpy.__version__}
-
-
 def montage_png(reading: Reading) -> bytes:
     """The published montage: the original, then every class in the order of the model, 5 in a row."""
     names = drawable_names(reading.class_names)
@@ -80,8 +44,8 @@ def montage_png(reading: Reading) -> bytes:
 
 
 def scores_json(readings: Sequence[Reading], look: Look) -> str:
-    """`manifest` of every image, as a JSON list."""
-    return json_text([manifest(reading, look) for reading in readings])
+    """`cxr.service.Reading.manifest` of every image, as a JSON list; boxes where the page draws them."""
+    return json_text([reading.manifest(look.boxes or BOX_THRESHOLD) for reading in readings])
 
 
 def report(reading: Reading, index: int, look: Look, language: str, naming: Naming) -> str:
@@ -98,7 +62,7 @@ def report(reading: Reading, index: int, look: Look, language: str, naming: Nami
                            f"{reading.checkpoint.sha256}",
         say("method"): f"{method}, {say('layer')} {reading.layer}",
         say("preprocessing"): ", ".join(f"{name} {value}" for name, value in reading.preprocess.to_dict().items()),
-        say("versions"): ", ".join(f"{name} {version}" for name, version in versions().items()),
+        say("versions"): ", ".join(f"{name} {version}" for name, version in reading.manifest()["versions"].items()),
         say("made"): datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
     return f"""<!DOCTYPE html>

@@ -15,6 +15,7 @@ import streamlit as st
 from cxr import phantom
 from cxr.desk import Busy
 from cxr.errors import InputError
+from cxr.manifest import BOX_THRESHOLD
 from cxr.page import markup, report
 from cxr.page.markup import Look, Naming
 from cxr.page.texts import LANGUAGES, METHOD_NAMES, naming, speaker
@@ -266,7 +267,7 @@ def _chosen_look(reading: Reading, name: Naming) -> tuple[int, Look]:
     colormap = two.selectbox(_say("colormap"), list(COLORMAPS), key="colormap")
     boxes = None
     if st.toggle(_say("boxes"), key="boxes"):
-        boxes = st.slider(_say("boxes_share"), 10, 95, 60, 5, format="%d %%", key="share") / 100
+        boxes = st.slider(_say("boxes_share"), 10, 95, round(BOX_THRESHOLD * 100), 5, format="%d %%", key="share") / 100
     return int(reading.order[0]) if choice < 0 else choice, Look(opacity, colormap, boxes)
 
 

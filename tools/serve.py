@@ -1,0 +1,44 @@
+#!/usr/bin/env python
+"""The HTTP service: POST an image, get its scores and boxes as JSON."""
+from pathlib import Path
+
+from _cli import ROOT, parser, positive, recipes, run
+
+EXAMPLES = """\
+  python tools/serve.py                                                 # http://localhost:8000, described at /docs
+  curl --data-binary @image.png "http://localhost:8000/predict?name=image.png\""""
+
+
+def arguments():
+    main = parser("An HTTP service for other programs: POST /predict takes an image file as the body and answers with\n"
+                  "the manifest of `cam.py --json`; GET /models, /health, /docs. It asks nobody who they are, and so\n"
+                  "listens on this machine alone unless told otherwise: put a proxy before it that does.", EXAMPLES)
+    main.add_argument("--host", default="localhost", help="address to listen on (default: %(default)s)")
+    main.add_argument("--port", type=positive, default=8000, help="(default: %(default)s)")
+    main.add_argument("--ckpt_dir", type=Path, action="append", metavar="FOLDER",
+                      help="folder to take checkpoints from, with its subfolders; may be given several times "
+                           "(default: pretrained_models and output)")
+    return main.parse_args()
+
+
+def main(args) -> None:
+    from cxr.errors import InputError
+    try:
+        import uvicorn
+
+        from cxr.api import make_api
+    except ModuleNotFoundError as missing:
+        raise InputError(f"the service needs {missing.name}: run `pip install -e .[serve]`.") from None
+    from cxr.service import Limits, Service
+
+    folders = args.ckpt_dir or [ROOT / "pretrained_models", ROOT / "output", Path("output").resolve()]
+    service = Service(recipes(), folders, Limits(waiting=14))     # each holds its image in memory
+    if not service.catalogue.scan()[0]:
+        raise InputError(f"there is no checkpoint below {' or '.join(map(str, folders))}: train one with "
+                         "`python tools/demo.py`, or name a folder with --ckpt_dir.")
+    uvicorn.run(make_api(service), host=args.host, port=args.port)
+
+
+if __name__ == "__main__":
+    args = arguments()
+    run(lambda: main(args))
