@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cxr import pictures
 from cxr.errors import InputError
 from cxr.images import read_image
 from cxr.pictures import (
@@ -244,3 +245,33 @@ def test_curves_of_a_single_epoch_and_of_gaps():
     for left in (0, 600):
         place = got[:, left:left + 600]
         assert ((place[..., 0] > 200) & (place[..., 1:] < 60).all(axis=-1)).sum() > 5
+
+
+def test_blend_runs_from_the_image_to_the_map_in_any_colours():
+    image = np.full((8, 6, 3), 100, np.uint8)
+    cam = np.zeros((4, 3), np.uint8)
+    cam[:2] = 255
+    assert (pictures.blend(image, cam, 0) == image).all()
+    for name in pictures.COLORMAPS:
+        whole = pictures.blend(image, cam, 1, name)
+        assert (whole[0, 0] == pictures.heat(cam[:1, :1], name)[0, 0]).all() and whole.shape == image.shape
+        half = pictures.blend(image, cam, 0.5, name)
+        assert np.abs(half.astype(float) - (whole.astype(float) + image) / 2).max() <= 1
+    assert (pictures.heat(cam) == pictures.heat(cam, "jet")).all()
+    light = [cv2.cvtColor(pictures.heat(np.arange(256, dtype=np.uint8)[None], name), cv2.COLOR_RGB2LAB)[0, :, 0]
+             for name in pictures.COLORMAPS if name != "jet"]
+    assert all((np.diff(own.astype(int)) >= -2).all() for own in light)
+
+
+def test_shrink_keeps_the_aspect_ratio_and_never_enlarges():
+    image = np.zeros((300, 600, 3), np.uint8)
+    assert pictures.shrink(image, 200).shape == (100, 200, 3) and pictures.shrink(image, 600).shape == image.shape
+    assert pictures.shrink(image, 600) is not image and pictures.shrink(image[:1], 10).shape == (1, 10, 3)
+
+
+def test_encode_is_what_a_reader_decodes():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    decoded = cv2.imdecode(np.frombuffer(pictures.encode(image), np.uint8), 1)
+    assert (cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) == image).all()
+    assert pictures.encode(image, ".jpg")[:2] == b"\xff\xd8"
+    assert len(pictures.encode(image, ".jpg", 10)) < len(pictures.encode(image, ".jpg", 95))

@@ -66,7 +66,9 @@ import sys, cxr
 assert "PIL._imaging" in sys.modules
 assert not {"paddle", "cv2", "numpy", "matplotlib"} & set(sys.modules), "cxr imports something heavy"
 from cxr.runtime import load_paddle
+import logging
 paddle = load_paddle()
+assert logging.root.handlers == [] and logging.root.level == logging.WARNING, "Paddle set up the log"
 import io, os
 import numpy as np
 from PIL import Image

@@ -27,12 +27,12 @@ def call(*arguments, status=0, cwd=None):
     return done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("command", ["train.py", "eval.py", "cam.py", "demo.py"])
+@pytest.mark.parametrize("command", ["train.py", "eval.py", "cam.py", "demo.py", "serve.py"])
 def test_help_teaches_and_does_without_paddle(command, tmp_path):
     (tmp_path / "paddle.py").write_text("raise SystemExit('Paddle was imported')")
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
     pages = [["--help"]]
-    if command != "demo.py":
+    if command not in ("demo.py", "serve.py"):
         pages += [[name, "--help"] for name in ("chexnet", "covid_resnet", "pneumonia")]
     for page in pages:
         done = subprocess.run([sys.executable, str(ROOT / "tools" / command), *page], capture_output=True, text=True,

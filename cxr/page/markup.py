@@ -52,7 +52,9 @@ def heat_picture(reading: Reading, index: int, look: Look) -> np.ndarray:
     seen = reading.seen
     picture = blend(seen.picture, reading.maps[index], look.opacity, look.colormap)
     for box, _ in draw_boxes(reading.maps[index], look.boxes) if look.boxes else ():
-        picture = with_box(picture, scale_box(box, seen.view.shape[:2], picture.shape[:2]))
+        left, top, width, height = scale_box(box, seen.view.shape[:2], picture.shape[:2])
+        for inset in (0, 1):                         # a line of one pixel is lost on a screen that shrinks the picture
+            picture = with_box(picture, (left + inset, top + inset, width - 2 * inset, height - 2 * inset))
     return picture
 
 

@@ -96,7 +96,7 @@ def _page(make_service: Callable[[], Service]) -> None:
     title, language = st.columns([4, 1], vertical_alignment="center")
     language.radio("Language / 语言", LANGUAGES, key="language", format_func=LANGUAGES.get, horizontal=True,
                    label_visibility="collapsed")
-    title.markdown(f"## {_say('title')}")
+    title.header(_say("title"), anchor=False)
     st.html(f'<div class="cxr-disclaimer" role="note">{_say("disclaimer")}</div>')
     st.caption(_say("intro"))
     with st.spinner(_say("starting")):
@@ -121,7 +121,7 @@ def _page(make_service: Callable[[], Service]) -> None:
 
 
 def _no_models(service: Service) -> None:
-    st.subheader(_say("no_models"))
+    st.subheader(_say("no_models"), anchor=False)
     st.markdown(_say("no_models_how", folders=", ".join(f"`{_short(path)}`" for path in service.catalogue.folders)))
     st.code("python tools/demo.py", language="bash")
     for recipe in service.recipes.values():
@@ -232,14 +232,14 @@ def _result(service: Service, readings: dict[str, Reading]) -> None:
     name = naming(st.session_state.language, service.recipes.values())
     key = next(iter(readings))
     if len(readings) > 1:
-        st.markdown(f"#### {_say('all_images')}")
+        st.subheader(_say("all_images"), anchor=False)
         st.html(markup.overview(readings.values(), _say, name))
         key = st.selectbox(_say("image"), list(readings), key="image", format_func=lambda k: readings[k].seen.name)
     reading = readings[key]
     left, right = st.columns([3, 2], gap="medium")
     with right:
         index, look = _chosen_look(reading, name)
-        st.markdown(f"#### {_say('scores')}")
+        st.subheader(_say("scores"), anchor=False)
         st.html(markup.score_bars(reading, _say, name, index))
         for note in markup.score_notes(reading, _say):
             st.caption(note)
@@ -252,7 +252,7 @@ def _result(service: Service, readings: dict[str, Reading]) -> None:
         _downloads(reading, list(readings.values()), index, look, name)
     if st.toggle(_say("compare"), key="compare"):
         _compare(service, reading, key, index, look, name)
-    st.markdown(f"#### {_say('all_classes')}")
+    st.subheader(_say("all_classes"), anchor=False)
     st.caption(_say("montage_note"))
     st.html(markup.tiles(reading, look, _say, name))
 
