@@ -163,7 +163,7 @@ def test_a_visit(browser, server, checkpoints, xray, dicom, tmp_path):
     """Upload, look, change everything, download, in both languages."""
     page = opened(browser, server)
     assert page.get_by_text(EN["disclaimer"], exact=True).is_visible()
-    assert page.get_by_text(EN["nothing_yet"]).is_visible()
+    page.get_by_text(EN["nothing_yet"]).wait_for()
     upload(page, (xray.name, xray.read_bytes()), (dicom.name, dicom.read_bytes()),
            ("broken.png", phantom_png(1)[:5000]), ("words.png", b"hello"))
     page.get_by_text(EN["all_classes"], exact=True).wait_for()
