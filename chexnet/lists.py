@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,5 +38,9 @@ def read_labels(path: str | os.PathLike, class_names: Sequence[str]) -> LabelLis
 
 
 def patient_of(name: str) -> str:
-    """The patient of an image of ChestX-ray14: `00000001` of `00000001_000.png`, also below a folder."""
-    return name.replace("\\", "/").rpartition("/")[2].partition("_")[0]
+    """The patient of an image of ChestX-ray14: `00000001` of `00000001_000.png`, also below a folder.
+
+    A name of another form says nothing about patients and is returned as it is.
+    """
+    found = re.search(r"(?:^|[/\\])(\d{8})_\d{3}\.\w+$", name)
+    return found[1] if found else name

@@ -15,5 +15,5 @@ PUBLISHED_FIGURES = tuple(
          "AUROC of ten crops on its published test list"),
         ("CheXNet paper", 0.841,
          (.8094, .9248, .8638, .7345, .8676, .7802, .7680, .8887, .7901, .8878, .9371, .8047, .8062, .9164),
-         "AUROC that the paper of Rajpurkar et al. 2017 gives, on a split of its own which was not published; "
-         "reproductions put it beside theirs on the published test list")))
+         "AUROC that Rajpurkar et al. 2017 give for an unpublished split of their own; reproductions put it beside "
+         "theirs on the published test list")))

@@ -128,10 +128,11 @@ def _ranking_section(case: Case, draws: Resamples, areas: Mapping[str, Figure], 
                         "share_of_positives": float(share), "published_AUROC": beside}
         if name != MEAN:
             values[name].update(images=images, patients=patients)
-    blocks = [f"AUROC is the chance that an image with the finding scores higher than one without it; 0.5 is guessing. "
-              f"Average precision is the area under the precision-recall steps; guessing gives the share of positives. "
+    blocks = ["AUROC is the chance that an image with the finding scores higher than one without it; 0.5 is guessing. "
+              "Average precision is the area under the precision-recall steps; guessing gives the share of positives. "
               f"Intervals come from {draws.count:,} resamples of the {draws.patients:,} patients (seed {draws.seed}), "
-              "each with all of its images.",
+              "each with all of its images. Repeated positives raise the average precision of rare findings, so its "
+              "interval lies a little high.",
               Table(header, rows, (MEAN,)), *left_out(draws, areas, precisions)]
     own = {name: (figure.value, figure.interval.low, figure.interval.high) for name, figure in areas.items()}
     beside = {column.source: {name: column.values.get("AUROC_avg" if name == MEAN else f"AUROC_{name}", np.nan)
@@ -162,9 +163,9 @@ def left_out(draws: Resamples, *figures: Mapping[str, Figure]) -> list[Note]:
         told = ", ".join(f"{'the mean' if name == MEAN else name} {count:,}" for name, count in short.items())
         notes.append(Note(f"Left out of the intervals, as they hold no positives or no negatives of a class: of "
                           f"{draws.count:,} resamples {told}. An interval needs at least 40."))
-    if any(figure.interval.high - figure.interval.low == 0 for own in figures for figure in own.values()):
-        notes.append(Note("An interval without width means that no resample of these images showed an error; it is "
-                          "no proof that there will be none on others."))
+    if any(figure.value == figure.interval.low == 1 for own in figures for figure in own.values()):
+        notes.append(Note("An interval without width (1.000 to 1.000) means that there is no error among these images; "
+                          "it is no proof that there will be none among others."))
     return notes
 
 

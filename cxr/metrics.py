@@ -98,12 +98,18 @@ class Report:
 
 
 def evaluate(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str], activation: str) -> Report:
-    """Judge logits (N, crops, K) against labels: (N, K) of 0/1 for `sigmoid`, (N,) indices for `softmax`.
+    """Judge logits (N, crops, K) against labels: (N, K) of 0/1 for `sigmoid`, (N,) indices for `softmax`."""
+    return evaluate_scores(scores_from_logits(logits, activation), labels, class_names, activation,
+                           log_loss(logits, labels, activation))
+
+
+def evaluate_scores(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str], activation: str,
+                    loss: float) -> Report:
+    """The same from probabilities (N, K) and their loss.
 
     Precision, recall and F1 take the highest score for exclusive classes and a threshold of 0.5 for independent
     ones. What is 0/0 (the precision of a class never predicted) is `nan`.
     """
-    scores = scores_from_logits(logits, activation)
     truth = truth_of(labels, len(class_names), activation)
     if activation == "sigmoid":
         chosen, confusion = scores >= 0.5, None
@@ -113,7 +119,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str],
         chosen = truth_of(scores.argmax(axis=1), len(class_names), activation)
         accuracy = float(np.trace(confusion) / len(labels))
     columns = {"AUROC": auroc(scores, truth, class_names), **rates(outcomes(truth, chosen))}
-    values = {"loss": log_loss(logits, labels, activation), "accuracy": accuracy, "AUROC_avg": mean(columns["AUROC"])}
+    values = {"loss": loss, "accuracy": accuracy, "AUROC_avg": mean(columns["AUROC"])}
     for metric, column in columns.items():
         values.update({f"{metric}_{name}": float(value) for name, value in zip(class_names, column)})
     table = PrettyTable(["Type", "Images", "Precision", "Recall", "F1_Score", "AUROC"], align="r")

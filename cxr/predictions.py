@@ -135,11 +135,11 @@ class Matched:
 
     def remarks(self, path: str | os.PathLike) -> list[str]:
         """A sentence for each kind of mismatch there is, with its number and the first names."""
-        told = ((self.missing, "images of the list have no prediction and are left out of every figure, which flatters "
-                               "a system that skips what is hard"),
-                (self.extra, "images are not in the list and are ignored"),
-                (self.duplicates, "rows repeat an image with the same numbers and are ignored"))
-        return [f"{path}: {len(names):,} {what} ({listing(names)})." for names, what in told if names]
+        told = ((self.missing, "images of the list without a prediction, left out of every figure, which flatters a "
+                               "system that skips what is hard"),
+                (self.extra, "images that are not in the list, ignored"),
+                (self.duplicates, "rows that repeat an image with the same numbers, ignored"))
+        return [f"{path}: {what}: {len(names):,} ({listing(names)})." for names, what in told if names]
 
 
 def match(path: str | os.PathLike, predictions: Predictions, listed: LabelList) -> Matched:

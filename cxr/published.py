@@ -20,20 +20,25 @@ class PublishedFigures:
 
 def comparable(published: Sequence[PublishedFigures], images: int,
                class_names: Sequence[str]) -> tuple[list[PublishedFigures], list[str]]:
-    """The columns that belong to a set of so many images with these classes, and a sentence about every column.
+    """The columns that belong to a set of so many images with these classes, and sentences about all columns.
 
-    Only numbers and names of classes can be compared: the sentence says so.
+    Only the number of images and the names of classes can be compared: the sentences say so.
     """
     fitting, told = [], []
+    others, elsewhere = [], []
     for column in published:
         known = {key.partition("_")[2] for key in column.values} - {"avg", ""}
         if known != set(class_names):
-            told.append(f"Not comparable with {column.source}, whose figures are left out: its classes are others.")
+            others.append(column.source)
         elif images != column.images:
-            told.append(f"Not the published set, so not comparable with {column.source}, whose figures are left out: "
-                        f"{column.setting}, {column.images:,} images; this set has {images:,}.")
+            elsewhere.append(f"{column.source} ({column.images:,} images)")
         else:
             fitting.append(column)
-            told.append(f"{column.source}: {column.setting}. This set has the same number of images ({images:,}); "
-                        "whether they are the same images was not checked.")
+            told.append(f"{column.source}: {column.setting}. This set has as many images as the published one "
+                        f"({images:,}); whether they are the same was not checked.")
+    if others:
+        told.append(f"Other classes, so not comparable with {' and '.join(others)}, whose figures are left out.")
+    if elsewhere:
+        told.append(f"Not the published set, so not comparable with {' and '.join(elsewhere)}, whose figures are left "
+                    f"out: this set has {images:,}.")
     return fitting, told

@@ -7,6 +7,7 @@ import pytest
 
 from chexnet.data import ChestXrayDataSet
 from chexnet.densenet import DenseNet, DenseNet121
+from chexnet.lists import patient_of
 from chexnet.model import CheXNet, CheXNetCAM
 from chexnet.recipe import CheXNetRecipe
 from chexnet.utility import AUROC, CLASS_NAMES, N_CLASSES
@@ -220,3 +221,19 @@ def test_auroc_in_paddle_model():
     labels = np.array([Pairs()[i][1] for i in range(8)])
     pairs = scores[labels[:, 0] == 1, 0][:, None] > scores[labels[:, 0] == 0, 0][None]
     assert result["AUROC_A"] == pairs.mean()
+
+
+# --- lists and published figures -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, patient", [
+    ("00000001_000.png", "00000001"), ("images/00030805_012.jpg", "00030805"), ("a\\00000002_001.png", "00000002"),
+    ("img_001.png", "img_001.png"), ("000000012_000.png", "000000012_000.png"), ("x.png", "x.png"),
+])
+def test_patient_of_a_name(name, patient):
+    assert patient_of(name) == patient
+
+
+def test_published_figures_average_to_the_published_mean():
+    for column in CheXNetRecipe.published_figures:
+        areas = [column.values[f"AUROC_{name}"] for name in CLASS_NAMES]
+        assert np.mean(areas) == pytest.approx(column.values["AUROC_avg"], abs=6e-4)

@@ -1,6 +1,7 @@
 """The COVID ResNet: notebook's keys and counts, schedule, splits, data set, Grad-CAM class."""
 import collections
 import re
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from covid_resnet import BasicBlock, BottleneckBlock, Cosine, CosineWarmup, CovidDataset, GradCAM, ResNet, get_mean_std
 from covid_resnet.data import check_folders, find_classes, split, write_lists
-from covid_resnet.lists import read_patients
+from covid_resnet.lists import read_labels, read_patients
+from covid_resnet.recipe import CovidResNetRecipe
 from cxr.errors import InputError
 from cxr.images import read_image
 from cxr.pictures import save_picture
@@ -185,6 +187,34 @@ def test_patients_need_their_columns(tmp_path):
     (tmp_path / "sources.csv").write_text("file,person\na.png,1\n")
     with pytest.raises(InputError, match="needs the columns `file` and `patient`"):
         read_patients(tmp_path / "sources.csv")
+
+
+def test_a_list_names_an_image_once(tmp_path):
+    (tmp_path / "list.txt").write_text("a b.png 0\nc.png 1\na b.png 0\n")
+    with pytest.raises(InputError, match="line 3: a b.png is listed already in line 1"):
+        read_labels(tmp_path / "list.txt", ["x", "y"])
+
+
+def test_patients_for_eval(tmp_path):
+    recipe = CovidResNetRecipe()
+    (tmp_path / "sources.csv").write_text("file,patient\nA/1.png,p1\nA/2.png,p1\nA/3.png,\n")
+    names = ["A/2.png", "A/1.png", "A/3.png", "B/1.png"]
+
+    def patients(**options):
+        return recipe.patients(SimpleNamespace(**{"data_dir": None, "patients": None, **options}), names)
+    assert patients(data_dir=tmp_path) == patients(patients=tmp_path / "sources.csv") == ["p1", "p1", *names[2:]]
+    assert patients() == names and patients(data_dir=tmp_path / "nowhere") == names
+    (tmp_path / "sources.csv").write_text("file,patient\nZ/1.png,p1\n")
+    with pytest.raises(InputError, match="patient of none of the images"):
+        patients(data_dir=tmp_path)
+
+
+def test_published_figures_are_the_notebooks():
+    column, = CovidResNetRecipe.published_figures
+    assert column.images == 2119 and column.values["accuracy"] == 0.965 and column.values["F1_LungOpacity"] == 0.947
+    for name in CovidResNetRecipe.class_names:
+        precision, recall, f1 = (column.values[f"{figure}_{name}"] for figure in ("precision", "recall", "F1"))
+        assert f1 == pytest.approx(2 * precision * recall / (precision + recall), abs=1.1e-3)
 
 
 def test_mean_std_as_the_notebook_averages_them(tmp_path):

@@ -2,10 +2,20 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from cxr.errors import InputError
-from cxr.thresholds import Operating, operating_path, read_operating, write_operating
+from cxr.thresholds import (
+    Operating,
+    choose_threshold,
+    fit_operating,
+    operating_path,
+    operating_table,
+    parse_rule,
+    read_operating,
+    write_operating,
+)
 
 POINT = Operating({"Mass": 0.25, "Hernia": math.nan}, {"Mass": 0.05, "Hernia": 0.0}, "youden", "val_list.txt", 1.5)
 
@@ -52,3 +62,52 @@ def test_damage_is_said(ckpt, change, told):
     path.write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
         read_operating(ckpt)
+
+
+# --- fitting -------------------------------------------------------------------------------------------------------
+
+SCORES = np.array([.9, .8, .7, .6, .5, .4, .3, .2])
+POSITIVE = np.array([1, 0, 1, 1, 0, 0, 1, 0], bool)
+
+
+def test_youden_by_hand():
+    # Sensitivity - false alarms at .9 ... .2: 1/4, 0, 1/4, 2/4, 1/4, 0, 1/4, 0
+    assert choose_threshold(SCORES, POSITIVE) == .6
+
+
+def test_of_equally_good_thresholds_the_highest():
+    assert choose_threshold(np.array([.9, .5, .4, .1]), np.array([1, 0, 1, 0])) == .9
+
+
+@pytest.mark.parametrize("sensitivity, threshold", [(.25, .9), (.26, .7), (.75, .6), (.76, .3), (1, .3)])
+def test_fixed_sensitivity_is_the_highest_threshold_that_reaches_it(sensitivity, threshold):
+    assert choose_threshold(SCORES, POSITIVE, sensitivity) == threshold
+
+
+def test_useless_scores_still_give_a_finite_threshold_and_one_kind_of_image_none():
+    assert choose_threshold(np.array([.1, .9]), np.array([1, 0])) in (.1, .9)
+    assert math.isnan(choose_threshold(SCORES, np.zeros(8, bool))) and math.isnan(
+        choose_threshold(SCORES, np.ones(8, bool)))
+
+
+def test_rules():
+    assert parse_rule("youden") is None and parse_rule("sensitivity=0.90") == 0.9
+    for text in ("sensitivity", "sensitivity=0", "sensitivity=1.1", "sensitivity=nan", "best", "0.9"):
+        with pytest.raises(InputError, match="write youden, or sensitivity=0.90"):
+            parse_rule(text)
+
+
+def test_fit_of_findings_and_of_exclusive_classes():
+    scores = np.column_stack([SCORES, SCORES, SCORES])
+    labels = np.column_stack([POSITIVE, ~POSITIVE, np.zeros(8)])
+    with pytest.warns(UserWarning, match="no temperature fits"):        # the same scores for a finding and its opposite
+        fitted = fit_operating(scores, labels, ["a", "b", "c"], "sigmoid", "sensitivity=0.75", "val.txt")
+    assert fitted.thresholds["a"] == .6 and math.isnan(fitted.thresholds["c"])
+    assert fitted.prevalence == {"a": .5, "b": .5, "c": 0} and fitted.rule == "sensitivity 0.75"
+    table = operating_table(fitted, scores, labels, ["a", "b", "c"], "sigmoid")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if "|" in line]
+    assert cells[1] == ["a", "4", "0.5000", "0.6000", "0.7500", "0.7500"] and cells[3][3:] == ["nan"] * 3
+    exclusive = np.array([[.8, .2], [.6, .4], [.3, .7], [.55, .45]])
+    fitted = fit_operating(exclusive, np.array([0, 1, 1, 0]), ["a", "b"], "softmax", "youden", "val.txt")
+    assert fitted.thresholds == {} and fitted.prevalence == {"a": .5, "b": .5} and fitted.temperature > 0
+    assert "Threshold" not in operating_table(fitted, exclusive, np.array([0, 1, 1, 0]), ["a", "b"], "softmax")

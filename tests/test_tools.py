@@ -13,6 +13,7 @@ import pytest
 from cxr import phantom
 from cxr.files import sha256
 from cxr.images import read_image
+from cxr.thresholds import read_operating
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -119,6 +120,8 @@ def test_eval_and_cam_need_no_flags_that_train_was_given(trained, phantoms, tmp_
     folder, _, _ = trained
     out, _ = call("eval.py", "covid_resnet", "--data_dir", phantoms, "--ckpt", folder / "best.pdparams")
     assert "| Cardiomegaly" in out and "F1_Score" in out and "accuracy" in out
+    assert {"report.html", "report.md", "report.json", "confusion.png"} <= {p.name for p in (folder / "eval").iterdir()}
+    assert sha256(folder / "best.pdparams") in (folder / "eval" / "report.md").read_text()
     rows = list(csv.DictReader((folder / "eval" / "predictions.csv").open()))
     assert len(rows) == len((folder / "test.txt").read_text().splitlines())
     probabilities = np.array([[float(row[f"prob_{name}"]) for name in phantom.CLASS_NAMES] for row in rows])
@@ -151,6 +154,10 @@ def test_chexnet_trains_and_evaluates_on_published_lists(data_dir, tmp_path):
     out, _ = call("eval.py", "chexnet", "--data_dir", nih / "images", "--test_list", tmp_path / "val_list.txt",
                   "--ckpt", tmp_path / "run" / "best.pdparams", "--ten_crop")
     assert "4 images, ten crops" in out and "| Cardiomegaly       |      3 |" in out
+    out, _ = call("eval.py", "chexnet", "--data_dir", nih / "images", "--val_list", tmp_path / "val_list.txt", "--ckpt",
+                  tmp_path / "run" / "best.pdparams", "--fit", "sensitivity=0.9")
+    assert "by the rule sensitivity 0.90" in out and "best.thresholds.json" in out
+    assert read_operating(tmp_path / "run" / "best.pdparams").prevalence["Cardiomegaly"] == 0.75
     header, first, *_ = csv.reader((tmp_path / "run" / "eval" / "predictions.csv").open())
     assert header[:3] == ["image", "label_Atelectasis", "label_Cardiomegaly"] and first[0] == "00000001_000.png"
 

@@ -109,17 +109,19 @@ def judge_checkpoint(recipe, args) -> None:
 def judge_predictions(recipe, args) -> None:
     from cxr.calibration import logits_from_scores
     from cxr.evaluation import Case
-    from cxr.metrics import evaluate, headline
+    from cxr.metrics import evaluate_scores, headline, log_loss
     from cxr.predictions import match, read_predictions
     from cxr.thresholds import read_operating
 
     class_names, listed = labels_of(recipe, args)
-    folder = writable(args.save_dir or args.predictions.parent / "report")
     matched = match(args.predictions, read_predictions(args.predictions, class_names, recipe.activation), listed)
+    folder = writable(args.save_dir or args.predictions.parent / "report")
     names = [listed.names[row] for row in matched.rows]
     case = Case(matched.scores, listed.labels[matched.rows], class_names, recipe.activation,
                 recipe.patients(args, names))
-    report = evaluate(logits_from_scores(case.scores, case.activation), case.labels, class_names, case.activation)
+    # Figures come from the scores as they are: logits of what is next to 0 or 1 are no longer apart.
+    loss = log_loss(logits_from_scores(case.scores, case.activation), case.labels, case.activation)
+    report = evaluate_scores(case.scores, case.labels, class_names, case.activation, loss)
     operating = read_operating(args.ckpt) if args.ckpt else None
     remarks = matched.remarks(args.predictions)
     facts = {"Predictions": str(args.predictions), **(weights_facts(args) if args.ckpt else {}),
@@ -135,13 +137,13 @@ def compare_predictions(recipe, args) -> None:
     from cxr.predictions import match_both, read_predictions
 
     class_names, listed = labels_of(recipe, args)
-    folder = writable(args.save_dir or args.compare[0].parent / "report")
+    a, b = short_names(args.compare)
     systems = [read_predictions(path, class_names, recipe.activation) for path in args.compare]
     rows, scores, remarks = match_both(args.compare, systems, listed)
     names = [listed.names[row] for row in rows]
     patients = recipe.patients(args, names)
     cases = [Case(own, listed.labels[rows], class_names, recipe.activation, patients) for own in scores]
-    a, b = short_names(args.compare)
+    folder = writable(args.save_dir or args.compare[0].parent / "report")
     result = compare(*cases, (a, b), args.resamples, args.seed)
     facts = {a: str(args.compare[0]), b: str(args.compare[1]), "List": str(args.labels)}
     print("\n".join([*remarks, f"{a} minus {b} on {len(names)} images:", result.table]))
@@ -169,6 +171,9 @@ def fit_thresholds(recipe, args) -> None:
 
 def predicted(args, restored, dataset):
     """Logits (N, crops, K) of a data set."""
+    import numpy as np
+
+    from cxr.errors import InputError
     from cxr.inference import Predictor, precision_cost, predict
     from cxr.preprocess import TenCrop
 
@@ -177,7 +182,10 @@ def predicted(args, restored, dataset):
     predictor = Predictor(restored.model, args.engine, precision=args.precision)
     if args.precision != "float32":
         print(precision_cost(predictor, restored.model, dataset))
-    return predict(predictor, dataset, batch_size, args.num_workers)
+    logits = predict(predictor, dataset, batch_size, args.num_workers)
+    if not np.isfinite(logits).all():
+        raise InputError(f"{args.ckpt} gives scores that are no numbers: its training diverged, use an earlier one.")
+    return logits
 
 
 def judged(recipe, args, case, report, facts, names, operating, remarks=()) -> tuple:
