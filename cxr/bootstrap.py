@@ -61,7 +61,13 @@ class Resamples:
         self.patients, self.count, self.seed = len(known), count, seed
 
     def draws(self) -> Iterator[np.ndarray]:
-        """How often each patient was drawn, in blocks (patients, resamples of the block), float64."""
+        """How often each patient was drawn, in blocks (patients, resamples of the block), float64.
+
+        With a single patient there is nothing to draw: all is nan, and so are the intervals.
+        """
+        if self.patients < 2:
+            yield np.full((self.patients, self.count), np.nan)
+            return
         rng = np.random.default_rng(self.seed)
         size = max(1, min(64, _CELLS // max(len(self.patient), 1)))
         for start in range(0, self.count, size):
@@ -80,17 +86,12 @@ class Resamples:
         return np.concatenate([(per_patient @ drawn).T for drawn in self.draws()])
 
     def means(self, values: np.ndarray) -> tuple[np.ndarray, list[Interval]]:
-        """Mean of each column of (N, M) per-image values, nan left out, with its interval: (M,), M intervals.
-
-        With a single patient there is nothing to draw, and the intervals are nan.
-        """
+        """Mean of each column of (N, M) per-image values, nan left out, with its interval: (M,), M intervals."""
         known = ~np.isnan(values)
         filled = np.where(known, values, 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             means = filled.sum(axis=0) / known.sum(axis=0)
             sampled = self.sums(filled) / self.sums(known.astype(np.float64))
-        if self.patients < 2:
-            sampled = np.full_like(sampled, np.nan)
         return means, [interval(column) for column in sampled.T]
 
     def ranking(self, scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -159,7 +159,7 @@ def left_out(draws: Resamples, *figures: Mapping[str, Figure]) -> list[Note]:
                           "whose images are all positive or all negative."))
     short = {name: draws.count - figure.interval.kept for name, figure in areas.items()
              if not np.isnan(figure.value) and figure.interval.kept < draws.count}
-    if short:
+    if short and draws.patients > 1:
         told = ", ".join(f"{'the mean' if name == MEAN else name} {count:,}" for name, count in short.items())
         notes.append(Note(f"Left out of the intervals, as they hold no positives or no negatives of a class: of "
                           f"{draws.count:,} resamples {told}. An interval needs at least 40."))
@@ -315,7 +315,10 @@ def _calibration_section(case: Case, report: Report, operating: Operating | None
 def data_section(facts: Mapping[str, str], names: Sequence[str], case: Case, remarks: Sequence[str] = ()) -> Section:
     """What was judged: facts as the caller knows them, how many images (`names`) and patients, and what to heed."""
     patients = len(set(case.patients))
-    if patients == len(names):
+    if patients == 1:
+        remarks = [*remarks, "All images are of one patient: there is nothing to resample, and no figure has an "
+                             "interval."]
+    elif patients == len(names):
         remarks = [*remarks, "Every image counts as a patient of its own: where that is not so, the intervals are too "
                              "narrow."]
     counted = {"Images": len(names), "Patients": patients}

@@ -85,6 +85,13 @@ def test_undefined_resamples_are_left_out_and_counted():
     assert np.isnan(few.low) and np.isnan(few.high) and few.kept == 39
 
 
+def test_a_single_patient_gives_no_interval():
+    scores, truth = drawn(20)
+    areas, precisions = Resamples(["p"] * 20, 50).ranking(scores, truth)
+    assert areas.shape == (50, 1) and np.isnan(areas).all() and np.isnan(precisions).all()
+    assert np.isnan(Resamples(["p"] * 20, 50).sums(scores)).all()
+
+
 def test_p_value_by_hand():
     assert p_value(np.array([1.0] * 97 + [-1] * 2)) == pytest.approx(2 * 3 / 100)
     assert p_value(-np.array([1.0] * 97 + [-1] * 2)) == pytest.approx(2 * 3 / 100)
