@@ -6,6 +6,7 @@ statistics although their weights were frozen; here all of the backbone stays as
 """
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from covid_resnet.resnet_recipe import ResNetRecipe
@@ -44,7 +45,8 @@ class PneumoniaRecipe(ResNetRecipe):
 
     def add_test_arguments(self, parser) -> None:
         parser.add_argument("--data_dir", default="chest_xray",
-                            help="folder of test/ with a folder of images for every class (default: %(default)s)")
+                            help="folder of test/ (for --fit, of val/) with a folder of images for every class "
+                                 "(default: %(default)s)")
 
     def train_sets(self, args) -> tuple:
         from covid_resnet.data import FolderDataset
@@ -58,6 +60,15 @@ class PneumoniaRecipe(ResNetRecipe):
     def test_set(self, args, class_names, ckpt):
         from covid_resnet.data import FolderDataset
         return FolderDataset(Path(args.data_dir, "test"), class_names)
+
+    def val_set(self, args, class_names, ckpt):
+        from covid_resnet.data import FolderDataset
+        return FolderDataset(Path(args.data_dir, "val"), class_names)
+
+    def patients(self, args, names):
+        # `person89_virus_168.jpeg`; the normal images of Kermany et al. do not tell whether two are of one person.
+        found = (re.search(r"(?:^|/)(person\d+)_", name) for name in names)
+        return [match[1] if match else name for match, name in zip(found, names)]
 
     def optimizer(self, args, parameters, steps_per_epoch: int) -> tuple:
         from paddle.optimizer import Adam

@@ -19,7 +19,6 @@ class CovidResNetRecipe(ResNetRecipe):
     summary = "ResNet 18-152 on class folders, Momentum + CosineWarmup, Grad-CAM (COVID notebook)"
     class_names = CLASS_NAMES
     translations = {"zh": CHINESE}
-    activation = "softmax"
     published_figures = PUBLISHED_FIGURES
     arch = {"layers": 50}
     # Mean and standard deviation of the notebook's 21,165 images, of pixels 0-255. The notebook resizes the shorter
@@ -118,10 +117,6 @@ class CovidResNetRecipe(ResNetRecipe):
             if given is None:
                 raise InputError(f"neither {places[0]} nor {places[1]} exists: name the list with --{part}_list.")
         return data.CovidDataset(args.data_dir, given, class_names=class_names)
-
-    def read_labels(self, path, class_names):
-        from covid_resnet.lists import read_labels
-        return read_labels(path, class_names)
 
     def patients(self, args, names):
         from covid_resnet.lists import read_patients

@@ -5,6 +5,8 @@ from cxr.recipe import Recipe
 
 
 class ResNetRecipe(Recipe):
+    activation = "softmax"
+
     def build(self, n_classes: int, layers: int = 50):
         from covid_resnet.resnet import ResNet
         return ResNet(layers, n_classes)
@@ -19,3 +21,7 @@ class ResNetRecipe(Recipe):
 
     def layer(self, model) -> str:
         return model.last_block
+
+    def read_labels(self, path, class_names):
+        from covid_resnet.lists import read_labels
+        return read_labels(path, class_names)

@@ -15,6 +15,7 @@ from cxr.errors import InputError
 from cxr.images import read_image
 from cxr.pictures import save_picture
 from cxr.preprocess import Augment, Preprocess
+from cxr.thresholds import read_operating
 from cxr.transfer import freeze_backbone, trainable
 from cxr.weights import read_weights, save_weights
 
@@ -97,6 +98,11 @@ def test_other_folders_are_refused(tmp_path):
         PneumoniaRecipe().optimizer(args(decay_every=0), ResNet(18, 2).parameters(), 3)
 
 
+def test_patients_of_the_published_names():
+    names = ["PNEUMONIA/person89_virus_168.jpeg", "PNEUMONIA/person89_bacteria_1.jpeg", "NORMAL/IM-0115-0001.jpeg"]
+    assert PneumoniaRecipe().patients(None, names) == ["person89", "person89", names[2]]
+
+
 def test_the_whole_road(tmp_path):
     folders(tmp_path)
     paddle.seed(0)
@@ -112,7 +118,9 @@ def test_the_whole_road(tmp_path):
     assert all(np.array_equal(state[key], value.numpy()) for key, value in backbone.state_dict().items()
                if not key.startswith("fc"))
     out, _ = call("eval.py", "pneumonia", "--data_dir", tmp_path, "--ckpt", run / "best.pdparams")
-    assert "on 6 images" in out and "| PNEUMONIA" in out
+    assert "on 6 images" in out and "| PNEUMONIA" in out and (run / "eval" / "report.html").exists()
+    out, _ = call("eval.py", "pneumonia", "--data_dir", tmp_path, "--ckpt", run / "best.pdparams", "--fit", "youden")
+    assert "temperature" in out and read_operating(run / "best.pdparams").prevalence.keys() == {"NORMAL", "PNEUMONIA"}
     out, _ = call("cam.py", "pneumonia", tmp_path / "test" / "PNEUMONIA", "--ckpt", run / "best.pdparams", "--save_dir",
                   tmp_path / "cams")
     rows = list(csv.DictReader((tmp_path / "cams" / "scores.csv").open()))
