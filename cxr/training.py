@@ -152,6 +152,9 @@ class _Trainer:
     def run(self) -> History:
         with Interrupts() as self.interrupts:
             self.interrupts.at_once = True
+            if len(set(gather(self.at.step))) > 1:
+                raise InputError(f"the processes do not read the same checkpoint: give all nodes a {self.folder} that "
+                                 "is the same folder.")
             ended = self._ended()
             if ended:
                 print(f"The run in {self.folder} is complete: {ended}.")
