@@ -205,10 +205,13 @@ def test_few_models_are_kept(folder):
     assert service.model(one) is not first
 
 
-def test_twenty_at_once_get_what_they_would_get_alone(service):
+@pytest.mark.parametrize("engine, layer", [("auto", None), ("dygraph", "block.5")])
+def test_twenty_at_once_get_what_they_would_get_alone(folder, engine, layer):
     """Hooks, graphs and the engine's buffers belong to a call; two models and three methods at the same time."""
-    tasks = [(checkpoint_of(service, ("covid_resnet", "chexnet")[k % 2]), k, ("gradcam", "layercam", "eigencam")[k % 3],
-              "block.5" if k % 10 == 0 else None) for k in range(20)]
+    service = Service(RECIPES, [folder], Limits(computing=4), engine)
+    recipes = ("covid_resnet", "chexnet") if layer is None else ("covid_resnet",)
+    tasks = [(checkpoint_of(service, recipes[k % len(recipes)]), k, ("gradcam", "layercam", "eigencam")[k % 3], layer)
+             for k in range(20)]
 
     def whole(checkpoint, seed, method, layer):
         return service.explain(checkpoint, service.read(checkpoint, phantom_png(seed), f"{seed}.png"), method, layer)
