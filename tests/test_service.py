@@ -1,8 +1,11 @@
 """The line before the processor, what strangers send, the checkpoints there are, and one image explained."""
 import io
+import subprocess
+import sys
 import threading
 import time
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +17,8 @@ from cxr.errors import InputError
 from cxr.service import Limits, Service
 from cxr.uploads import read_upload
 from cxr.weights import read_weights, save_weights
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +235,23 @@ def test_twenty_at_once_get_what_they_would_get_alone(folder, engine, layer):
         assert np.abs(one.scores - other.scores).max() < 1e-5
         assert np.abs(one.maps.astype(int) - other.maps).max() <= 1
     assert len({reading.scores.tobytes() for reading in together}) == 20      # no two alike: nothing is mixed up
+
+
+def test_every_thread_of_the_desk_runs_paddle_in_dynamic_mode():
+    """Paddle keeps its mode for each thread: once the one that imported it has ended, new ones begin in static mode."""
+    code = """
+import threading
+from cxr.runtime import load_paddle
+from cxr.service import Limits, Service
+first = threading.Thread(target=load_paddle)
+first.start()
+first.join()
+service, together = Service({}, [], Limits(computing=3)), threading.Barrier(3)
+def mode():
+    import paddle
+    together.wait(30)
+    return paddle.in_dynamic_mode()
+jobs = [service.desk.submit(mode) for _ in range(3)]
+assert all([job.result() for job in jobs])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=120)
