@@ -222,7 +222,7 @@ def test_a_visit(browser, server, checkpoints, xray, dicom, tmp_path):
     download.value.save_as(tmp_path / "report.html")
     assert download.value.suggested_filename == xray.stem + ".html"
     for key, start in (("download_picture", b"\x89PNG"), ("download_montage", b"\x89PNG"),
-                       ("download_csv", b"image,Effusion"), ("download_json", b"[\n  {\n    \"image\"")):
+                       ("download_csv", b"image,Effusion"), ("download_json", b"[\n  {\n    \"schema\"")):
         with page.expect_download() as download:
             page.get_by_role("button", name=ZH[key], exact=True).click()
         assert Path(download.value.path()).read_bytes().startswith(start), key
