@@ -1,5 +1,7 @@
 #!/usr/bin/env python
 """Train a model on a folder of X-rays."""
+import warnings
+
 from _cli import not_negative, parser, positive, recipe_parsers, recipes, run
 
 EXAMPLES = """\
@@ -118,6 +120,8 @@ def main(args) -> None:
 def train(recipe, args, saved) -> None:
     import paddle
 
+    from cxr import distributed
+    from cxr.audit import concerns
     from cxr.cache import ResizedImages
     from cxr.recipe import metadata
     from cxr.training import Settings, fit
@@ -125,6 +129,9 @@ def train(recipe, args, saved) -> None:
     from cxr.weights import load_weights
 
     train_set, val_set = recipe.train_sets(args)
+    if saved is None and distributed.rank() == 0:
+        for sentence in concerns(recipe, args, {"train": train_set, "val": val_set}):
+            warnings.warn(f"{sentence.rstrip('.')}. tools/audit.py tells more.", stacklevel=1)
     preprocess, arch = recipe.preprocess, recipe.arch_of(args)
     train_set.transform = preprocess if args.no_augment else recipe.augment(preprocess)
     val_set.transform = preprocess
