@@ -104,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked = []
+        server.asked, server.handle_error = [], lambda *_: None            # a client that hangs up is no failure
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         server.url = f"http://127.0.0.1:{server.server_port}"
         yield server
