@@ -1,6 +1,7 @@
 """A whole list of boxes: what is used and what is counted, baselines and thresholds without leak, figures by hand."""
 import csv
 import json
+from argparse import Namespace
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ from cxr.pointing import ALL, HELD_OUT, Finding, _Averages, figures, gather, gro
 from cxr.pointing_report import localisation, to_keep
 from cxr.preprocess import Preprocess
 from cxr.report import Picture, save_report
-from cxr.where import printed
+from cxr.where import Evidence, printed
 
 NAMES = phantom.CLASS_NAMES
 # 136 -> 128 -> the centre 112: the boxes are scaled, moved and cut.
@@ -171,8 +172,11 @@ def test_pictures_come_in_the_order_of_classes(phantoms):
 def test_methods_are_chosen_by_name():
     assert len(choose_methods("all")) == 9 and choose_methods("all", "cam") == ["cam"]
     assert choose_methods("GradCAM, cam,cam") == ["gradcam", "cam"]
+    flags = {"box_size": 0, "top_k": 32, "tolerance": 15, "method": "all", "boxes": None}
     with pytest.raises(InputError, match="no method 'gradkam'"):
-        choose_methods("gradkam")
+        Evidence(None, Namespace(**{**flags, "method": "gradkam"}))
+    with pytest.raises(InputError, match="cannot be negative"):
+        Evidence(None, Namespace(**{**flags, "box_size": -1}))
     assert padded([[1], [2, 0]]).tolist() == [[1, 1], [2, 0]]
 
 

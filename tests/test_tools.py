@@ -263,10 +263,6 @@ def test_eval_refuses_boxes_that_are_of_no_use_before_the_work(trained, phantoms
     same = ("eval.py", "covid_resnet", "--data_dir", phantoms, "--ckpt", ckpt)
     _, error = call(*same, "--boxes", tmp_path / "no.csv", status=2)
     assert "no.csv cannot be read" in error and "evaluate" not in error
-    _, error = call(*same, "--boxes", boxes, "--method", "gradkam", status=2)
-    assert "no method 'gradkam'" in error and "evaluate" not in error
-    _, error = call(*same, "--boxes", boxes, "--box_size", -1, status=2)
-    assert "cannot be negative" in error
     _, error = call(*same, "--boxes", boxes, "--fit", "youden", status=2)
     assert "without --predictions" in error
     (tmp_path / "other.csv").write_text("file,label,x,y,w,h\na.png,Nodule,1,2,3,4\nb.png,Fracture,1,2,3,4\n")
