@@ -1,0 +1,51 @@
+"""All nine CAM methods on one X-ray, side by side, with the finding's true box.
+
+    python tools/demo.py && python notebooks/methods.py
+
+Takes the demo's model and the first phantom of a class from its test list. The methods look at the layers that the
+demo looks at; only CAM, which is defined for the last layer alone, has coarser cells.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from covid_resnet.data import CovidDataset  # noqa: E402
+from covid_resnet.demo import TARGET_LAYERS  # noqa: E402
+from covid_resnet.recipe import CovidResNetRecipe  # noqa: E402
+from cxr import phantom, pictures  # noqa: E402
+from cxr.cam import METHODS  # noqa: E402
+from cxr.files import replacing  # noqa: E402
+from cxr.page.texts import METHOD_NAMES  # noqa: E402
+from cxr.recipe import restore  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, default=Path("output/demo"), help="save_dir of the demo")
+    parser.add_argument("--finding", choices=phantom.CLASS_NAMES, default="Cardiomegaly")
+    parser.add_argument("--picture", type=Path, default=Path("output/methods.jpg"))
+    args = parser.parse_args()
+
+    recipe = CovidResNetRecipe()
+    restored = restore(recipe, args.demo / "best.pdparams", recipe.preprocess, recipe.arch)
+    test_set = CovidDataset(args.demo / "xrays", args.demo / "test.txt", restored.preprocess, restored.class_names)
+    label = restored.class_names.index(args.finding)
+    index = list(test_set.labels).index(label)
+    image, x = test_set.picture(index).astype("uint8"), test_set[index][0][None]
+    box = phantom.read_boxes(args.demo / "xrays" / "boxes.csv")[test_set.names[index]]
+
+    tiles = [pictures.heading(pictures.with_box(image, box), f"{args.finding}, true box")]
+    for name, method in METHODS.items():
+        layers = recipe.layer(restored.model) if name == "cam" else TARGET_LAYERS
+        with method(restored.model, layers) as cam:
+            heat = cam(x, targets=label)[0]
+        tiles.append(pictures.heading(pictures.with_box(pictures.overlay(image, heat), box), METHOD_NAMES[name]))
+    with replacing(args.picture) as file:
+        file.write(pictures.encode(pictures.montage(tiles), ".jpg", 85))
+    print(f"{test_set.names[index]} is in {args.picture}.")
+
+
+if __name__ == "__main__":
+    main()
