@@ -11,6 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from cxr.runtime import load_paddle  # noqa: E402
+
+load_paddle()
+
 from covid_resnet.data import CovidDataset  # noqa: E402
 from covid_resnet.demo import TARGET_LAYERS  # noqa: E402
 from covid_resnet.recipe import CovidResNetRecipe  # noqa: E402
