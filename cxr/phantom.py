@@ -50,6 +50,11 @@ class Phantom:
     patient: str
     lungs: np.ndarray
 
+    @property
+    def rgb(self) -> np.ndarray:
+        """The image as `cxr.images.read_image` gives those of a file: (H, W, 3) uint8."""
+        return np.stack([self.image] * 3, axis=-1)
+
 
 def _soft(distance, width=0.025):
     """Smooth step in [0, 1]: 0 below -width, 1 above +width (`distance` in chest units)."""

@@ -194,6 +194,15 @@ def encode(image: np.ndarray, suffix: str = ".png", quality: int = 90) -> bytes:
     return cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
 
+def show(image: np.ndarray, side: int | None = None) -> None:
+    """Display (H, W, 3) uint8 RGB in a notebook, as JPEG: a tenth of the bytes that PNG would leave in the file.
+
+    side: length that no side shall exceed.
+    """
+    from IPython.display import Image, display
+    display(Image(encode(shrink(image, side) if side else image, ".jpg", 85)))
+
+
 def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB as PNG, JPEG, BMP or TIFF by the suffix, whole or not at all."""
     path = Path(path)

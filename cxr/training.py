@@ -50,6 +50,7 @@ class Settings:
         label_smoothing, class_weights, balanced_sampling: see `cxr.losses`; the latter two are "balanced" or off.
         amp: mixed precision: float16 where that is safe (O1), with loss scaling. On GPUs alone.
         visualdl: also write figures for VisualDL, into `visualdl` below `save_dir`.
+        tables: print the table of all classes below the line of every epoch.
     """
     save_dir: Path
     epochs: int
@@ -66,6 +67,7 @@ class Settings:
     balanced_sampling: bool = False
     amp: bool = False
     visualdl: bool = False
+    tables: bool = True
 
     @property
     def step_size(self) -> int:
@@ -305,7 +307,8 @@ class _Trainer:
             self.log.add("val", {name: row[f"val_{name}"] for name in ("loss", "accuracy", "AUROC_avg")}, at.epoch)
         print(f"Epoch {at.epoch}/{settings.epochs}: train loss {row['train_loss']:.4f}, train accuracy "
               f"{row['train_accuracy']:.4f}; val {headline(report.values)}; {row['seconds']:.0f} s"
-              f"{f' (best {settings.monitor} so far)' if better else ''}\n{report.table}", flush=True)
+              f"{f' (best {settings.monitor} so far)' if better else ''}"
+              + (f"\n{report.table}" if settings.tables else ""), flush=True)
         if at.done == self.steps:
             self.at = _Position(epoch=at.epoch + 1, step=at.step, rate=at.rate)
         self._save()

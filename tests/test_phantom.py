@@ -9,6 +9,7 @@ import pytest
 
 from cxr import phantom
 from cxr.errors import InputError
+from cxr.images import read_image
 from cxr.phantom import CLASS_NAMES, draw, read_boxes, write_folder
 
 LABELS = range(len(CLASS_NAMES))
@@ -31,6 +32,12 @@ def test_same_arguments_same_bytes(label):
     assert first.image.tobytes() == again.image.tobytes()
     assert (first.box, first.label, first.patient) == (again.box, label, again.patient)
     assert first.image.shape == (256, 256) and first.image.dtype == np.uint8
+
+
+def test_rgb_is_what_a_file_would_give(tmp_path):
+    drawn = draw(2, 5, size=64)
+    cv2.imwrite(str(tmp_path / "nodule.png"), drawn.image)
+    np.testing.assert_array_equal(drawn.rgb, read_image(tmp_path / "nodule.png"))
 
 
 @pytest.mark.parametrize("label", LABELS)

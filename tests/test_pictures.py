@@ -1,5 +1,7 @@
 """What people look at, compared with hand-made numbers and with the published pictures."""
 import os
+import sys
+import types
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ from cxr.pictures import (
     montage,
     overlay,
     save_picture,
+    show,
     show_grid,
 )
 from cxr.preprocess import Preprocess
@@ -275,3 +278,15 @@ def test_encode_is_what_a_reader_decodes():
     assert (cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) == image).all()
     assert pictures.encode(image, ".jpg")[:2] == b"\xff\xd8"
     assert len(pictures.encode(image, ".jpg", 10)) < len(pictures.encode(image, ".jpg", 95))
+
+
+# --- notebooks -----------------------------------------------------------------------------------------------------
+
+def test_show_displays_a_small_jpeg(monkeypatch):
+    module = types.SimpleNamespace(Image=bytes, display=lambda data: shown.append(data))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    shown = []
+    show(np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 100, 3)), side=50)
+    picture = cv2.imdecode(np.frombuffer(shown[0], np.uint8), cv2.IMREAD_COLOR)
+    assert shown[0].startswith(b"\xff\xd8") and picture.shape == (50, 25, 3)
+    assert picture[-1, 0, 0] > 190 and picture[0, 0, 0] < 10

@@ -37,6 +37,12 @@ def test_it_learns_and_writes_what_it_says(tmp_path, capsys):
     assert read_weights(folder / "last.pdparams")[1]["training"]["epoch"] == 8
 
 
+def test_tables_can_be_left_out(tmp_path, capsys):
+    train(tmp_path / "run", tmp_path, epochs=2, tables=False)
+    printed = capsys.readouterr().out
+    assert printed.count("Epoch ") == 2 and "Precision" not in printed
+
+
 def test_the_best_is_the_first_with_the_highest_figure(tmp_path):
     _, history = train(tmp_path / "run", tmp_path, epochs=6)
     accuracies = [row["val_accuracy"] for row in history.rows]
