@@ -119,7 +119,7 @@ def fetched(reader, words):
 
 def launched(reader, words):
     words[words.index("--gpus"):words.index("--gpus") + 2] = ["--nproc_per_node", "2"]
-    plain(f"--layers 18 {TRAIN}", ["output/two_gpus/best.pdparams"])(reader, words)
+    plain(TRAIN, ["output/four_gpus/best.pdparams"])(reader, words)
 
 
 def page(reader, words):
@@ -170,12 +170,13 @@ RULES = [
     (r"python tools/eval\.py .*--fit", plain(leaves=["pretrained_models/model_paddle.thresholds.json"])),
     (r"python tools/eval\.py .*--predictions", plain("--resamples 20", ["report/report.html"])),
     (r"python tools/eval\.py .*--compare", plain("--resamples 20")),
+    (r"python tools/eval\.py pneumonia ", plain("--resamples 20", ["output/pneumonia/eval/report.html"])),
     (r"python tools/eval\.py covid_resnet ", plain("--resamples 20", ["output/covid_resnet/eval/report.html"])),
     (r"python tools/eval\.py chexnet .*--ckpt", plain("--resamples 20", ["output/chexnet/eval/predictions.csv"])),
     (r"python tools/eval\.py chexnet ", plain("--resamples 20", ["pretrained_models/eval/report.html"])),
     (r"python tools/cam\.py .*--dicom", plain(leaves=["output/cams/1.cam.dcm", "output/cams/1.json"],
                                               needs=["pydicom"])),
-    (r"python tools/cam\.py .*--guided --faithfulness$", plain("--batch_size 12")),
+    (r"python tools/cam\.py .*--guided --faithfulness$", plain(leaves=["output/cams/1.guided.png"])),
     (r"python tools/cam\.py chexnet 00000001_000\.png", plain(leaves=["output/cams/00000001_000.png"])),
     (r"python tools/cam\.py ", plain()),
     (r"python notebooks/methods\.py$", plain(leaves=["output/methods.jpg"])),
@@ -270,7 +271,7 @@ def test_no_path_of_a_machine(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_exist(page):
     """Also those that are named in passing. Others' own: pip, curl, Paddle's launcher, Streamlit."""
-    others = {"--data-binary", "--gpus", "--server.address"}
+    others = {"--data-binary", "--gpus", "--nproc_per_node", "--nnodes", "--master", "--server.address"}
     known = set(re.findall(r"\"(--\w+)\"", "".join(path.read_text(encoding="utf-8") for folder in (
         "tools", "chexnet", "covid_resnet", "cxr", "notebooks") for path in (ROOT / folder).glob("*.py"))))
     named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", page.read_text(encoding="utf-8")))
