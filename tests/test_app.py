@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from page_checkpoints import RECIPES, blank_png, phantom_png, write_checkpoints
 
+from cxr import phantom
 from cxr.page import markup
 from cxr.page.texts import TEXTS
 from cxr.service import Service
@@ -158,15 +159,36 @@ def scores_on(page) -> dict:
     return {row.split("\t")[0].split("\n")[0].strip(): float(re.search(r"([\d.]+)\s%", row).group(1)) for row in rows}
 
 
-@pytest.fixture
-def dicom(data_dir):
-    pytest.importorskip("pydicom", reason="needs the extra `dicom`")
-    return data_dir / "odd" / "Fake_MONOHR1.dcm"
+DATA = Path(os.environ.get("CXR_DATA") or ROOT.parent / "shared" / "data")
 
 
 @pytest.fixture
-def xray(data_dir):
-    return data_dir / "published_cams" / "00000001_000.png"
+def xray(tmp_path):
+    """A real X-ray, or where there is none a drawn one."""
+    real = DATA / "published_cams" / "00000001_000.png"
+    if real.exists():
+        return real
+    (tmp_path / "drawn.png").write_bytes(phantom_png(2, 1024))
+    return tmp_path / "drawn.png"
+
+
+@pytest.fixture
+def dicom(tmp_path):
+    """A real DICOM file, or where there is none a drawn one of 12 bits."""
+    pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
+    real = DATA / "odd" / "Fake_MONOHR1.dcm"
+    if real.exists():
+        return real
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    file = pydicom.Dataset()
+    file.file_meta, file.SOPClassUID, file.Modality = meta, meta.MediaStorageSOPClassUID, "DX"
+    pixels = phantom.draw(1, 3, 512).image.astype(np.uint16) << 4
+    file.set_pixel_data(pixels, "MONOCHROME2", 12)
+    file.save_as(tmp_path / "drawn.dcm", enforce_file_format=True)
+    return tmp_path / "drawn.dcm"
 
 
 def test_a_visit(browser, server, checkpoints, xray, dicom, tmp_path):
