@@ -68,7 +68,10 @@ def test_a_run_taken_up_and_killed_before_its_next_step_loses_nothing(tmp_path, 
 
 
 def test_a_killed_process_ends_with_the_same_bytes(data_dir, tmp_path):
-    """Four kills of a ResNet18 on 24 X-rays, at random moments; then its files equal those of a run in peace."""
+    """Three kills of a ResNet18 on 24 X-rays, at random moments; then its files equal those of a run in peace.
+
+    A watcher that is slow on a busy machine lets it make more steps: few kills leave enough of the twelve.
+    """
     def start(name):
         return subprocess.Popen([sys.executable, str(ROOT / "tests" / "killed_training.py"), data_dir,
                                  tmp_path / name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -82,10 +85,10 @@ def test_a_killed_process_ends_with_the_same_bytes(data_dir, tmp_path):
     whole = start("whole")
     assert whole.communicate()[0].count("Precision") == 2 and whole.returncode == 0
     moments = random.Random(3)
-    for _ in range(4):
+    for _ in range(3):
         process = start("run")
         process.stdout.readline()                 # it has read the checkpoint, if there is one
-        for _ in range(moments.randint(2, 3)):    # and makes a step or two
+        for _ in range(moments.randint(1, 2)):    # and makes a step or two
             before = written()
             while written() in (0, before) and process.poll() is None:
                 time.sleep(0.01)
