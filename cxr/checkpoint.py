@@ -147,7 +147,7 @@ def _read(path: Path) -> Saved:
 def collect(model, optimizer, held: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Weights and optimizer state, by names that do not depend on what else the process has built.
 
-    `held`: what `restore` returned, until the optimizer has made a step: only then does Paddle take it over.
+    `held`: what `restore` returned, until the optimizer has made a step: before that Paddle 2 does not give it out.
     """
     state = model.state_dict()
     arrays = {**held, **{_MODEL + key: value.numpy() for key, value in state.items()}}

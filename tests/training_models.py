@@ -11,6 +11,7 @@ from cxr.pictures import save_picture
 from cxr.preprocess import Preprocess
 from cxr.training import Settings, fit
 from cxr.transfer import freeze_backbone, trainable
+from cxr.weights import read_weights
 
 TINY = Preprocess(resize=(32, 32), crop=None, mean=(0.5,) * 3, std=(0.25,) * 3, antialias=False)
 
@@ -81,6 +82,11 @@ def train(folder, pictures, epochs=3, rate=0.05, batch_size=8, resume=False, ove
 
 def weights(model):
     return {key: value.numpy().copy() for key, value in model.state_dict().items()}
+
+
+def last(folder):
+    """The weights that a run ended with; the model itself ends with the best."""
+    return read_weights(Path(folder, "last.pdparams"))[0]
 
 
 def same(first, second):
