@@ -23,7 +23,7 @@ from cxr.files import replacing, write_csv, write_json
 from cxr.images import image_notes, is_dicom, read_bytes, read_file, read_image
 from cxr.manifest import Subject, called, manifest, raw_maps
 from cxr.metrics import scores_from_logits
-from cxr.parallel import default_workers, ordered_map
+from cxr.parallel import default_workers, grouped, ordered_map
 from cxr.pictures import Evidence, cam_montage, caption, drawable_names, evidence_montage, montage, save_picture
 from cxr.preprocess import Preprocess
 from cxr.progress import progress
@@ -181,7 +181,7 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
         bar.update()
 
     def explained() -> Iterator[tuple]:
-        for batch in _in_batches(ordered_map(read, indices, workers, 2 * batch_size), batch_size, done):
+        for batch in grouped(_readable(ordered_map(read, indices, workers, 2 * batch_size), done), batch_size):
             x = np.stack([image.inputs for image in batch])
             targets = {"all": "all", "top": None}[classes] if isinstance(classes, str) else [classes] * len(batch)
             maps = method(x, targets=targets, **options)
@@ -258,19 +258,13 @@ def _chosen(method: BaseCAM, scores: np.ndarray) -> np.ndarray:
     return scores.argmax(axis=1)[:, None] if method.classes is None else method.classes
 
 
-def _in_batches(items, batch_size: int, done: Explained) -> Iterator[list]:
-    """Group the readable images; note the sentences of the others."""
-    batch = []
+def _readable(items, done: Explained) -> Iterator:
+    """The images that could be read; the sentences of the others are noted."""
     for item in items:
         if isinstance(item, str):
             done.failures.append(item)
-            continue
-        batch.append(item)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        else:
+            yield item
 
 
 def write_scores(path: Path, done: Explained, class_names: Sequence[str]) -> None:

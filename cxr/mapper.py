@@ -10,7 +10,7 @@ from cxr.cam import METHODS
 from cxr.errors import InputError, naming
 from cxr.images import read_image
 from cxr.inference import EngineModel, Predictor
-from cxr.parallel import default_workers, ordered_map
+from cxr.parallel import default_workers, grouped, ordered_map
 from cxr.preprocess import Preprocess
 
 
@@ -71,15 +71,8 @@ def views(paths: Sequence[Path], preprocess: Preprocess, batch_size: int,
             image = read_image(paths[index])
             return index, image.shape[:2], preprocess.view(image)
 
-    batch = []
-    for item in ordered_map(read, range(len(paths)), default_workers() if workers is None else workers,
-                            ahead=2 * batch_size):
-        batch.append(item)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    workers = default_workers() if workers is None else workers
+    yield from grouped(ordered_map(read, range(len(paths)), workers, ahead=2 * batch_size), batch_size)
 
 
 def padded(classes: Sequence[Sequence[int]]) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -45,6 +46,13 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], worke
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items in their order; the last may be short."""
+    items = iter(items)
+    while group := list(islice(items, size)):
+        yield group
 
 
 def batches(dataset, order: Iterable[int], batch_size: int, workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from cxr.parallel import batches, default_workers, ordered_map
+from cxr.parallel import batches, default_workers, grouped, ordered_map
 
 WORKERS = [0, 1, 3, 8]
 
@@ -119,3 +119,8 @@ def test_batches(workers, length, sizes):
 
 def test_default_workers():
     assert 1 <= default_workers() <= min(8, os.cpu_count())
+
+
+def test_groups_keep_the_order_and_the_rest():
+    assert list(grouped(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(grouped([], 3)) == []
