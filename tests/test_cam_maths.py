@@ -1,5 +1,6 @@
 """The methods as functions of arrays, by hand."""
 import numpy as np
+import paddle
 import pytest
 
 from cxr.cam import maths
@@ -73,3 +74,20 @@ def test_upsample_is_that_of_opencv():
     maps = np.random.default_rng(0).normal(size=(1, 2, 3, 4)).astype("float32")
     for ours, one in zip(maths.upsample(maps, (10, 9))[0], maps[0]):
         np.testing.assert_allclose(ours, cv2.resize(one, (9, 10)), atol=1e-5)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("shape, size", [((7, 7), (224, 224)), ((5, 9), (3, 40)), ((1, 4), (6, 2)), ((3, 3), (3, 3))])
+def test_upsample_is_that_of_paddle(shape, size, align_corners):
+    maps = np.random.default_rng(0).normal(size=(2, 3, *shape)).astype("float32")
+    theirs = paddle.nn.functional.interpolate(paddle.to_tensor(maps), size=list(size), mode="bilinear",
+                                              align_corners=align_corners)
+    np.testing.assert_allclose(maths.upsample(maps, size, align_corners), theirs.numpy(), atol=1e-5)
+
+
+def test_channel_weights_weigh_whole_channels():
+    activations = np.arange(16, dtype="float32").reshape(2, 2, 2, 2)
+    weights = np.array([[1, 10], [2, 0]], "float32")[:, :, None, None]
+    np.testing.assert_array_equal(maths.combine(activations, weights), [[[40, 51], [62, 73]], [[16, 18], [20, 22]]])
+    same = [[[40, 51], [62, 73]], [[128, 139], [150, 161]]]
+    np.testing.assert_array_equal(maths.combine(activations, weights[:1]), same)

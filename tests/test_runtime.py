@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr.runtime import configure, settings, usable_cores
+from cxr.runtime import _one_thread_by_paddle, by_amd, configure, settings, usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SET = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")
@@ -29,7 +29,7 @@ def without_paddle(monkeypatch):
 def test_unset_variables_are_set(without_paddle, recwarn):
     environ = {"PATH": "x"}
     configure(environ)
-    assert environ == {"PATH": "x", "OMP_NUM_THREADS": str(usable_cores()), "MKL_DEBUG_CPU_TYPE": "5"}
+    assert environ == {"PATH": "x", **settings(usable_cores(), by_amd())}
     assert not recwarn
 
 
@@ -38,25 +38,51 @@ def test_unset_variables_are_set(without_paddle, recwarn):
 def test_what_the_user_has_set_stays(without_paddle, given):
     environ = dict(given)
     configure(environ)
-    assert set(environ) == set(SET) and given.items() <= environ.items()
+    assert environ == {**settings(usable_cores(), by_amd()), **given}
 
 
-def test_warns_where_paddle_came_first():
+def test_warns_where_paddle_came_first(monkeypatch):
     pytest.importorskip("paddle")
-    with pytest.warns(RuntimeWarning, match="OMP_NUM_THREADS came too late") as said:
-        configure({"MKL_DEBUG_CPU_TYPE": "5"})
-    assert "MKL_DEBUG_CPU_TYPE" not in str(said[0].message)
+    monkeypatch.setattr("cxr.runtime.by_amd", lambda: True)
+    with pytest.warns(RuntimeWarning, match="MKL_DEBUG_CPU_TYPE came too late"):
+        configure({"OMP_NUM_THREADS": "2"})
+
+
+@pytest.mark.parametrize("environ, begun, threads", [
+    ({}, b"PATH=x", True), ({"OMP_NUM_THREADS": "1"}, b"PATH=x", True), ({"OMP_NUM_THREADS": "2"}, b"PATH=x", False),
+    ({"OMP_NUM_THREADS": "1"}, b"PATH=x\0OMP_NUM_THREADS=1", False), ({"OMP_NUM_THREADS": "1"}, None, False)])
+def test_threads_are_mended_where_paddle_came_first_and_chose_one(tmp_path, monkeypatch, environ, begun, threads):
+    paddle = pytest.importorskip("paddle")
+    monkeypatch.setattr("cxr.runtime.by_amd", lambda: False)
+    if begun is not None:
+        (tmp_path / "environ").write_bytes(begun)
+    monkeypatch.setattr(_one_thread_by_paddle, "__defaults__", (tmp_path / "environ",))
+    set_to = []
+    monkeypatch.setattr(paddle.base.core, "set_num_threads", set_to.append)
+    before = dict(environ)
+    configure(environ)
+    assert set_to == ([usable_cores()] if threads else [])
+    assert environ == ({"OMP_NUM_THREADS": str(usable_cores())} if threads else before)
 
 
 def test_no_warning_where_the_user_had_set_all(recwarn):
     pytest.importorskip("paddle")
-    configure(settings(3))
+    configure(settings(3, amd=True))
     assert not [warning for warning in recwarn if "too late" in str(warning.message)]
 
 
 def test_cores():
     assert 1 <= usable_cores() <= os.cpu_count()
-    assert settings(3)["OMP_NUM_THREADS"] == "3"
+    assert settings(3, amd=False) == {"OMP_NUM_THREADS": "3"}            # Intel's AVX-512 stays
+    assert settings(3, amd=True) == {"OMP_NUM_THREADS": "3", "MKL_DEBUG_CPU_TYPE": "5"}
+
+
+@pytest.mark.parametrize("text, amd", [("vendor_id : AuthenticAMD", True), ("vendor_id : HygonGenuine", True),
+                                       ("vendor_id : GenuineIntel", False), ("CPU implementer : 0x41", False)])
+def test_vendor(tmp_path, text, amd):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert by_amd(tmp_path / "cpuinfo", {}) == amd
+    assert by_amd(tmp_path / "absent", {"PROCESSOR_IDENTIFIER": text}) == amd
 
 
 def test_cxr_first():
@@ -75,15 +101,16 @@ from PIL import Image
 file = io.BytesIO()
 Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(file, "PNG")
 assert np.asarray(Image.open(io.BytesIO(file.getvalue()))).ravel().tolist() == list(range(64))
-print(os.environ["OMP_NUM_THREADS"], os.environ["MKL_DEBUG_CPU_TYPE"], paddle.to_tensor([1.5]).numpy()[0])
+print(os.environ["OMP_NUM_THREADS"], os.environ.get("MKL_DEBUG_CPU_TYPE"), paddle.to_tensor([1.5]).numpy()[0])
 """)
-    assert done.stdout.split() == [str(usable_cores()), "5", "1.5"]
+    assert done.stdout.split() == [str(usable_cores()), str(settings(1, by_amd()).get("MKL_DEBUG_CPU_TYPE")), "1.5"]
     assert "RuntimeWarning" not in done.stderr and "OMP_NUM_THREADS" not in done.stderr
 
 
 @pytest.mark.parametrize("before", ["", "import numpy", "import zlib"])
 def test_paddle_first(before):
-    """Slow, and on Paddle 2 without PNG files if nothing else was imported before; the user is told the truth."""
+    """All cores are used all the same. On AMD it is slow, on Paddle 2 without PNG files if nothing else was imported
+    before; the user is told the truth."""
     done = run(f"""
 import warnings; {before}
 import paddle
@@ -97,13 +124,15 @@ if not cxr.runtime.png_is_broken():
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG")
     assert (np.asarray(Image.open(file)) == picture).all()
-print(paddle.__version__, cxr.runtime.png_is_broken())
+print(paddle.__version__, cxr.runtime.png_is_broken(), cxr.runtime.threads())
 """)
-    version, broken = done.stdout.split()
+    version, broken, threads = done.stdout.split()
     assert broken == str(version.startswith("2.") and not before)
-    assert done.stderr.count("came too late") == 1
+    assert int(threads) == usable_cores()
+    assert done.stderr.count("came too late") == by_amd()
     assert ("breaks PNG files" in done.stderr) == (broken == "True")
-    assert "<string>:4" in done.stderr                           # the warning points at the line `import cxr`
+    # A warning points at the line `import cxr`.
+    assert ("<string>:4: RuntimeWarning" in done.stderr) == (by_amd() or broken == "True")
 
 
 def test_the_users_variables_reach_paddle():
