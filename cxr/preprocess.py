@@ -84,16 +84,17 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Augment:
-    """Random rotation, crop and horizontal flip for training, after the resize of `preprocess`.
+    """Random rotation, zoom, crop and horizontal flip for training, after the resize of `preprocess`.
 
     Crop and flip are published for CheXNet; rotation by up to `rotate` degrees either way, with black corners and the
-    nearest pixel as torchvision's `RandomRotation` has it, and flip for the pneumonia ResNet. The draw comes from the
-    generator that the caller passes, so that a sample's augmentation can depend on (seed, epoch, index) alone and
-    survives workers and restarts.
+    nearest pixel as torchvision's `RandomRotation` has it, and flip for the pneumonia ResNet. `zoom` enlarges a part
+    of the image whose sides are shorter by up to that share. The draw comes from the generator that the caller
+    passes, so that a sample's augmentation can depend on (seed, epoch, index) alone and survives workers and restarts.
     """
     preprocess: Preprocess
     flip: float = 0.5
     rotate: float = 0.0
+    zoom: float = 0.0
 
     takes_rng = True                             # tells `cxr.data.XrayDataset` to pass one
 
@@ -102,15 +103,22 @@ class Augment:
         image = resize(np.asarray(image, np.uint8), self.preprocess.resize, self.preprocess.antialias)
         if self.rotate:
             image = np.asarray(Image.fromarray(image).rotate(rng.uniform(-self.rotate, self.rotate)))
-        side = self.preprocess.crop
-        if side:
-            check_crop(image, side)
-            top = rng.integers(image.shape[0] - side + 1)
-            left = rng.integers(image.shape[1] - side + 1)
-            image = image[top:top + side, left:left + side]
+        if self.zoom:
+            share, (height, width) = 1 - rng.uniform(0, self.zoom), image.shape[:2]
+            part = random_crop(image, round(share * height), round(share * width), rng)
+            image = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
+        if self.preprocess.crop:
+            check_crop(image, self.preprocess.crop)
+            image = random_crop(image, self.preprocess.crop, self.preprocess.crop, rng)
         if rng.random() < self.flip:
             image = image[:, ::-1]
         return self.preprocess.to_input(image)
+
+
+def random_crop(image: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A (height, width, 3) part of (H, W, 3), every place as likely."""
+    top, left = (rng.integers(whole - part + 1) for whole, part in zip(image.shape, (height, width)))
+    return image[top:top + height, left:left + width]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ import paddle
 import pytest
 
 from covid_resnet import ResNet
-from cxr import inference
+from cxr import exported, inference
 from cxr.cam import METHODS
 from cxr.errors import InputError
-from cxr.inference import EngineModel, Predictor, fingerprint, predict
+from cxr.exported import OpenVINO, PaddleInference, complete, export, fingerprint
+from cxr.inference import EngineModel, Predictor, predict
+
+openvino = pytest.param("openvino", marks=pytest.mark.skipif(not OpenVINO.installed(), reason="needs openvino"))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def images(*shape):
     return np.random.default_rng(0).standard_normal(shape, "float32")
 
 
-@pytest.mark.parametrize("engine", ["onednn", "compiled"])
+@pytest.mark.parametrize("engine", [openvino, "onednn", "compiled"])
 @pytest.mark.parametrize("shape", [(4, 3, 64, 64), (1, 3, 96, 64)])
 def test_engines_agree(model, tmp_path, engine, shape):
     x = images(*shape)
@@ -43,10 +46,23 @@ def test_engines_agree(model, tmp_path, engine, shape):
     assert np.allclose(scores.sum(axis=1), 1, atol=1e-6)
 
 
-def test_bfloat16_is_near_and_its_cost_is_said(model, tmp_path):
+@pytest.mark.parametrize("engine", [openvino, "onednn"])
+def test_one_predictor_for_any_number_and_size_of_images(model, tmp_path, engine):
+    predictor = Predictor(model, engine, tmp_path)
+    for shape in ((3, 3, 64, 64), (17, 3, 64, 64), (1, 3, 96, 64), (2, 3, 64, 64)):
+        x = images(*shape)
+        x[:, 0] += np.arange(len(x))[:, None, None]          # no two images alike: their order counts
+        scores, features = predictor(x)
+        plain_scores, plain_features = Predictor(model, "dygraph")(x)
+        assert np.abs(scores - plain_scores).max() < 1e-5
+        assert np.abs(features - plain_features).max() < 1e-5 * np.abs(plain_features).max()
+
+
+@pytest.mark.parametrize("engine", [openvino, "onednn"])
+def test_bfloat16_is_near_and_its_cost_is_said(model, tmp_path, engine):
     x = images(4, 3, 64, 64)
-    exact = Predictor(model, "onednn", tmp_path)(x)
-    rough = Predictor(model, "onednn", tmp_path, precision="bfloat16")
+    exact = Predictor(model, engine, tmp_path)(x)
+    rough = Predictor(model, engine, tmp_path, precision="bfloat16")
     scores, features = rough(x)
     assert scores.dtype == features.dtype == np.float32 and len(exports(tmp_path)) == 1
     assert 1e-6 < np.abs(scores - exact[0]).max() < 0.1
@@ -58,18 +74,19 @@ def exports(folder):
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def test_export_is_made_once_and_found_again(model, tmp_path, monkeypatch):
-    first = Predictor(model, "onednn", tmp_path).logits(images(1, 3, 64, 64))
+@pytest.mark.parametrize("engine", [openvino, "onednn"])
+def test_export_is_made_once_and_found_again(model, tmp_path, monkeypatch, engine):
+    first = Predictor(model, engine, tmp_path).logits(images(1, 3, 64, 64))
     assert len(exports(tmp_path)) == 1
-    monkeypatch.setattr(inference, "_export", lambda *_: pytest.fail("exported again"))
-    assert np.array_equal(Predictor(model, "onednn", tmp_path).logits(images(1, 3, 64, 64)), first)
+    monkeypatch.setattr(exported, "export", lambda *_: pytest.fail("exported again"))
+    assert np.array_equal(Predictor(model, engine, tmp_path).logits(images(1, 3, 64, 64)), first)
 
 
 def test_the_least_recently_used_exports_go(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(inference, "_KEPT", 2)
+    monkeypatch.setattr(exported, "_KEPT", 2)
     folders = [tmp_path / name for name in ("a", "b")]
     for age, folder in enumerate(folders):
-        inference._export(model, folder)
+        export(model, folder)
         os.utime(folder, (1000 + age, 1000 + age))
     (tmp_path / "notes.txt").write_text("not ours")
     Predictor(model, "onednn", tmp_path)
@@ -82,7 +99,7 @@ def test_cams_of_the_engine_are_those_of_the_model(model, tmp_path_factory, name
     options = {"top_k": 8} if name == "scorecam" else {}
     x = images(2, 3, 64, 64)
     plain, fast = METHODS[name](model, "block.7", **options), METHODS[name](
-        EngineModel(model, Predictor(model, "onednn", cache)), EngineModel.LAYER, **options)
+        EngineModel(model, Predictor(model, cache_dir=cache)), EngineModel.LAYER, **options)
     assert np.abs(fast(x, "all") - plain(x, "all")).max() < 1e-4
     assert np.abs(fast.scores.numpy() - plain.scores.numpy()).max() < 1e-4
 
@@ -105,19 +122,19 @@ def test_other_weights_are_another_export(model, tmp_path):
 ])
 @pytest.mark.parametrize("name", ["network.pdiparams", "manifest.json"])
 def test_a_damaged_export_is_made_anew(model, tmp_path, harm, name):
-    expected = Predictor(model, "onednn", tmp_path).logits(images(1, 3, 64, 64))
+    expected = Predictor(model, cache_dir=tmp_path).logits(images(1, 3, 64, 64))
     folder, = exports(tmp_path)
     harm(folder / name)
-    assert np.array_equal(Predictor(model, "onednn", tmp_path).logits(images(1, 3, 64, 64)), expected)
-    assert exports(tmp_path) == [folder] and inference._complete(folder)
+    assert np.array_equal(Predictor(model, cache_dir=tmp_path).logits(images(1, 3, 64, 64)), expected)
+    assert exports(tmp_path) == [folder] and complete(folder)
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_second_builder_finds_the_firsts_files(model, tmp_path):
     folder = tmp_path / "export"
-    inference._export(model, folder)
+    export(model, folder)
     stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    inference._export(model, folder)
+    export(model, folder)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -128,8 +145,27 @@ def test_a_foreign_file_in_the_way_is_a_plain_error(model, tmp_path):
         Predictor(model, "onednn", tmp_path / "cache")
 
 
+@pytest.mark.parametrize("there, chosen", [(True, OpenVINO), (False, PaddleInference)])
+def test_openvino_is_taken_where_it_is_installed(model, tmp_path, monkeypatch, there, chosen):
+    monkeypatch.setattr(OpenVINO, "installed", lambda: there)
+    monkeypatch.setattr(chosen, "_load", lambda self, folder, precision: None)
+    predictor = Predictor(model, cache_dir=tmp_path)
+    assert predictor.engine == ("openvino" if there else "onednn") and type(predictor._run) is chosen
+    if not there:
+        with pytest.raises(InputError, match="pip install openvino"):
+            Predictor(model, "openvino", tmp_path)
+
+
+def test_an_engine_that_cannot_run_the_network_is_named(model, tmp_path, monkeypatch):
+    def fail(self, folder, precision):
+        raise RuntimeError("no such layer")
+    monkeypatch.setattr(PaddleInference, "_load", fail)
+    with pytest.raises(InputError, match=r"PaddleInference cannot run this network \(no such layer\): .*--engine"):
+        Predictor(model, "onednn", tmp_path)
+
+
 def test_engine_names(model):
-    with pytest.raises(InputError, match="auto, onednn, compiled, dygraph, not 'fast'"):
+    with pytest.raises(InputError, match="auto, openvino, onednn, compiled, dygraph, not 'fast'"):
         Predictor(model, "fast")
     with pytest.raises(InputError, match="float32, bfloat16, float16, not 'int4'"):
         Predictor(model, precision="int4")
@@ -162,8 +198,9 @@ def test_predict_keeps_order_and_crops(model):
     assert np.allclose(single[3, 0], alone[0], atol=1e-4)
 
 
-def test_one_predictor_in_several_threads(model, tmp_path):
-    predictor = Predictor(model, "onednn", tmp_path)
+@pytest.mark.parametrize("engine", [openvino, "onednn"])
+def test_one_predictor_in_several_threads(model, tmp_path, engine):
+    predictor = Predictor(model, engine, tmp_path)
     inputs = [images(2, 3, 64, 64) * (1 + index) for index in range(4)]
     expected = [predictor.logits(x) for x in inputs]
     results = [None] * 4

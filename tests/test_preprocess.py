@@ -172,3 +172,14 @@ def test_augment_without_chance_is_the_plain_transform():
     mirrored = Augment(preprocess, flip=1)(image, np.random.default_rng(0))
     assert (mirrored == preprocess(image)[..., ::-1]).all() and mirrored.flags.c_contiguous
     assert Augment(Preprocess((30, 20), None))(image, np.random.default_rng(0)).shape == (3, 30, 20)
+
+
+def test_zoom_enlarges_a_part_of_at_least_four_fifths():
+    ramp = np.repeat(np.repeat(np.arange(200, dtype=np.uint8)[None, :, None], 100, axis=0), 3, axis=2)
+    augment = Augment(Preprocess((100, 200), None, scale=1.0, mean=(0,) * 3, std=(1,) * 3), flip=0, zoom=0.2)
+    draws = [augment(ramp, np.random.default_rng(index)) for index in range(200)]
+    assert {draw.shape for draw in draws} == {(3, 100, 200)}
+    first, last = (np.array([draw[0, 0, column] for draw in draws]) for column in (0, -1))
+    assert 159 <= (last - first).min() < 165 and 195 < (last - first).max() <= 199
+    assert first.min() == 0 and last.max() == 199 and first.max() > 30       # the part lies anywhere
+    assert all((np.diff(draw[0, 0]) >= 0).all() and (draw == draw[:, :1]).all() for draw in draws)

@@ -47,15 +47,15 @@ def recipe_parsers(main: argparse.ArgumentParser) -> dict[str, argparse.Argument
             for name, recipe in recipes().items()}
 
 
-ENGINES = ("auto", "onednn", "compiled", "dygraph")          # of cxr.inference, which imports Paddle
+ENGINES = ("auto", "openvino", "onednn", "compiled", "dygraph")          # of cxr.inference, which imports Paddle
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def add_engine(sub: argparse.ArgumentParser) -> None:
     """The flag `--engine`."""
     sub.add_argument("--engine", choices=ENGINES, default="auto",
-                     help="what runs the network: Paddle Inference with oneDNN (CPU), compiled or plain Paddle, or the "
-                          "fastest of this machine (default: %(default)s)")
+                     help="what runs the network: OpenVINO (`pip install openvino`), Paddle Inference with oneDNN, "
+                          "compiled or plain Paddle, or the fastest that is there (default: %(default)s)")
 
 
 STATUS = "exit status: 0 done, 2 bad input (one sentence says which file and what to do), 130 interrupted."

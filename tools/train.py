@@ -45,8 +45,11 @@ def _add_schedule(sub, recipe) -> None:
     sub.add_argument("--patience", type=not_negative, default=recipe.patience or 0, metavar="N",
                      help=f"stop after N epochs without a better {recipe.monitor}, 0 never (default: %(default)s)")
     sub.add_argument("--max_steps", type=positive, metavar="N", help="end after N steps, to try things out")
-    sub.add_argument("--no_augment", action="store_true",
-                     help=f"train on the images as they are (published: {recipe.augmentation})")
+    augment = sub.add_mutually_exclusive_group()
+    augment.add_argument("--augment", action="store_true",
+                         help="rotate by up to 10 degrees, enlarge by up to a quarter and mirror the training images, "
+                              f"all at random (default: as published, {recipe.augmentation})")
+    augment.add_argument("--no_augment", action="store_true", help="train on the images as they are")
     sub.add_argument("--amp", action="store_true", help="mixed precision, float16 where it is safe (GPU only)")
     sub.add_argument("--seed", type=not_negative, default=0,
                      help="of weights, split, order and augmentation (default: %(default)s)")
@@ -123,6 +126,7 @@ def train(recipe, args, saved) -> None:
     from cxr import distributed
     from cxr.audit import concerns
     from cxr.cache import ResizedImages
+    from cxr.preprocess import Augment
     from cxr.recipe import metadata
     from cxr.training import Settings, fit
     from cxr.transfer import freeze_backbone, load_backbone, trainable
@@ -133,7 +137,10 @@ def train(recipe, args, saved) -> None:
         for sentence in concerns(recipe, args, {"train": train_set, "val": val_set}):
             warnings.warn(f"{sentence.rstrip('.')}. tools/audit.py tells more.", stacklevel=1)
     preprocess, arch = recipe.preprocess, recipe.arch_of(args)
-    train_set.transform = preprocess if args.no_augment else recipe.augment(preprocess)
+    if args.augment:
+        train_set.transform = Augment(preprocess, rotate=10, zoom=0.2)
+    else:
+        train_set.transform = preprocess if args.no_augment else recipe.augment(preprocess)
     val_set.transform = preprocess
     if args.cache_dir:
         train_set.read = val_set.read = ResizedImages(args.cache_dir, preprocess.resize, preprocess.antialias)
