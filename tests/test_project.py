@@ -36,7 +36,7 @@ def test_requirements_and_pyproject_ask_for_the_same():
         return re.findall(r'"([^"]+)"', project[project.index(start):].split("]", 1)[0].split("[", 1)[1])
     required = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
     plain = {line for line in required if ";" not in line}
-    assert set(section("dependencies = [")) - {"numpy"} | {"pytest"} == plain
+    assert set(section("dependencies = [")) - {"numpy"} | {"pytest", "pytest-xdist"} == plain
     paddles = {line.split(";")[0] for line in required if ";" in line}
     assert paddles == {*section("gpu = ["), *section("cpu = ["), "numpy"}
 

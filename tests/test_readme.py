@@ -152,7 +152,7 @@ RULES = [
     (r"python3 -m venv ", environment),
     (r"(\.venv/bin/)?pip install ", installation),
     (r"\.venv/bin/python tools/demo\.py$", plain("--per_class 12 --epoch 1", ["output/demo/demo.png"])),
-    (r"\.venv/bin/python -m pytest$", plain("tests/test_files.py")),
+    (r"\.venv/bin/python -m pytest -n 2 --dist loadfile$", plain("tests/test_files.py")),
     (r"python -m pytest tests/test_cam_call\.py$", plain("-k hirescam")),        # added by an earlier step
     (r"ruff check", linted),
     (r"python tools/fetch_weights\.py ", fetched),
@@ -270,8 +270,8 @@ def test_no_path_of_a_machine(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_exist(page):
-    """Also those that are named in passing. Others' own: pip, curl, Paddle's launcher, Streamlit."""
-    others = {"--data-binary", "--gpus", "--nproc_per_node", "--nnodes", "--master", "--server.address"}
+    """Also those that are named in passing. Others' own: pip, pytest, curl, Paddle's launcher, Streamlit."""
+    others = {"--data-binary", "--dist", "--gpus", "--nproc_per_node", "--nnodes", "--master", "--server.address"}
     known = set(re.findall(r"\"(--\w+)\"", "".join(path.read_text(encoding="utf-8") for folder in (
         "tools", "chexnet", "covid_resnet", "cxr", "notebooks") for path in (ROOT / folder).glob("*.py"))))
     named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", page.read_text(encoding="utf-8")))
