@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.ndimage import maximum
 
 from cxr.boxes import Box, coverage, iobb, iou, scale_box
 
@@ -65,6 +64,8 @@ def draw_boxes(cam: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
     The score of a box is the highest value of the map in its part; the highest comes first, so the first holds the
     peak. A flat map has none.
     """
+    from scipy.ndimage import maximum  # takes a third of a second, and few ask for boxes
+
     if cam.max() <= cam.min():
         return []
     count, labels, stats, _ = cv2.connectedComponentsWithStats((cam >= threshold * cam.max()).astype(np.uint8))

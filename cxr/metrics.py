@@ -1,4 +1,7 @@
-"""How good is it: areas under the curve, precision, recall, specificity, F1, and the table that shows them."""
+"""How good is it: areas under the curve, precision, recall, specificity, F1, and the table that shows them.
+
+scikit-learn is imported where it is needed: it takes longer than Paddle, and a CAM needs none of it.
+"""
 from __future__ import annotations
 
 import warnings
@@ -8,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from prettytable import PrettyTable
 from scipy.special import expit, log_expit, log_softmax, logsumexp, softmax
-from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -16,6 +18,8 @@ def auroc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) ->
 
     A class without positives or without negatives is `nan` and named in a warning.
     """
+    from sklearn.metrics import roc_auc_score
+
     areas = np.full(len(class_names), np.nan)
     undefined = []
     for index, name in enumerate(class_names):
@@ -34,6 +38,8 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     nan for a class without positives. Chance gives the share of positives, not 0.5.
     """
+    from sklearn.metrics import average_precision_score
+
     return np.array([average_precision_score(labels[:, k], scores[:, k]) if labels[:, k].any() else np.nan
                      for k in range(scores.shape[1])])
 
@@ -115,6 +121,8 @@ def evaluate_scores(scores: np.ndarray, labels: np.ndarray, class_names: Sequenc
         chosen, confusion = scores >= 0.5, None
         accuracy = float((truth == chosen).mean())
     else:
+        from sklearn.metrics import confusion_matrix
+
         confusion = confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(len(class_names)))
         chosen = truth_of(scores.argmax(axis=1), len(class_names), activation)
         accuracy = float(np.trace(confusion) / len(labels))

@@ -139,3 +139,11 @@ def test_the_users_variables_reach_paddle():
     done = run("import cxr, os; print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_DEBUG_CPU_TYPE'])",
                OMP_NUM_THREADS="1", MKL_DEBUG_CPU_TYPE="3")
     assert done.stdout.split() == ["1", "3"]
+
+
+def test_a_cam_needs_neither_scikit_learn_nor_matplotlib():
+    """They take longer to import than Paddle, and a CAM of one image is little else."""
+    run("""
+import sys, cxr.explain, cxr.inference, cxr.cam
+assert not {"sklearn", "scipy.stats", "matplotlib.pyplot", "pandas"} & set(sys.modules)
+""")

@@ -79,6 +79,16 @@ def raced(candidates, args, first: str | None = None, peers=()):
             worker.close()
 
 
+def engines() -> tuple[str, ...]:
+    """Those of `cxr.inference` that are worth a comparison on this machine, the default one last."""
+    import paddle
+
+    from cxr.exported import OpenVINO
+    if paddle.get_device() != "cpu":
+        return ("compiled",)
+    return ("onednn", "openvino") if OpenVINO.installed() else ("onednn",)
+
+
 def inference(args):
     """CheXNet's scores and maps, and ResNet50's scores and features."""
     from _published import batch, network
@@ -87,16 +97,17 @@ def inference(args):
     from cxr.inference import EngineModel, Predictor, precision_cost
 
     x, model = batch(args.batch_size), network("chexnet")
-    kinds = {"our settings, dygraph": ("dygraph", "float32"), "engine": ("auto", "float32")}
+    kinds = {"our settings, dygraph": ("dygraph", "float32"), **{name: (name, "float32") for name in engines()}}
+    best = engines()[-1]
     if args.bfloat16:
-        kinds["engine, bfloat16"] = ("auto", "bfloat16")
+        kinds[f"{best}, bfloat16"] = (best, "bfloat16")
     predictors = {name: Predictor(model, engine, precision=precision) for name, (engine, precision) in kinds.items()}
     maps = {name: partial(CAM(EngineModel(model, predictor), EngineModel.LAYER), x, targets="all")
             for name, predictor in predictors.items()}
-    bare = {"engine, scores alone": partial(predictors["engine"].logits, x)}
+    bare = {f"{name}, scores alone": partial(predictors[name].logits, x) for name in engines()}
     yield "CheXNet, 14 maps", raced({**maps, **bare}, args, "plain-chexnet-cam", args.peer), args.batch_size
     if args.bfloat16:
-        print(precision_cost(predictors["engine, bfloat16"], model, [(image, 0) for image in x]))
+        print(precision_cost(predictors[f"{best}, bfloat16"], model, [(image, 0) for image in x]))
     model = network("resnet50")
     predictors = {name: Predictor(model, engine, precision=precision) for name, (engine, precision) in kinds.items()}
     yield ("ResNet50, features", raced({name: partial(own, x) for name, own in predictors.items()}, args,
@@ -116,15 +127,16 @@ def pipeline(args):
     from cxr.preprocess import TenCrop
 
     recipe, model = CheXNetRecipe(), network("chexnet")
-    predictor = Predictor(model)
-    method = CAM(EngineModel(model, predictor), EngineModel.LAYER)
+    predictors = {name: Predictor(model, name) for name in engines()}
     with tempfile.TemporaryDirectory() as scratch:
         args.images, args.scratch = args.images or phantoms(Path(scratch, "phantoms")), Path(scratch)
         paths = repeated(args)
         named = [(path, Path(f"{number}.png")) for number, path in enumerate(paths)]
-        ours = partial(explain, method, model.activation, recipe.cam_preprocess, CLASS_NAMES, named,
-                       Path(scratch, "cams"), batch_size=args.batch_size)
-        yield f"{len(paths)} montages", raced({"tools/cam.py": ours}, args, "plain-montages"), len(paths)
+        ours = {f"tools/cam.py, {name}": partial(
+            explain, CAM(EngineModel(model, predictor), EngineModel.LAYER), model.activation, recipe.cam_preprocess,
+            CLASS_NAMES, named, Path(scratch, "cams"), batch_size=args.batch_size)
+            for name, predictor in predictors.items()}
+        yield f"{len(paths)} montages", raced(ours, args, "plain-montages"), len(paths)
 
         some = paths[:tenth(args)]
         links = Path(scratch, "linked")          # a list names an image once
@@ -134,8 +146,9 @@ def pipeline(args):
         lines = "".join(f"{number}.png{' 0' * len(CLASS_NAMES)}\n" for number in range(len(some)))
         Path(scratch, "list.txt").write_text(lines, encoding="utf-8")
         dataset = ChestXrayDataSet(links, Path(scratch, "list.txt"), TenCrop(recipe.preprocess))
-        yield (f"{len(some)} x 10 crops", raced({"tools/eval.py": partial(predict, predictor, dataset, 3)}, args,
-                                               "plain-ten-crop"), len(some))
+        ours = {f"tools/eval.py, {name}": partial(predict, predictor, dataset, 3)
+                for name, predictor in predictors.items()}
+        yield f"{len(some)} x 10 crops", raced(ours, args, "plain-ten-crop"), len(some)
 
 
 def phantoms(folder: Path) -> Path:
