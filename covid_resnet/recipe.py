@@ -43,9 +43,9 @@ class CovidResNetRecipe(ResNetRecipe):
         parser.add_argument("--patients", metavar="CSV",
                             help="table with the columns `file` and `patient`, so that no patient is in two splits "
                                  "(default: sources.csv in data_dir if it is there)")
-        parser.add_argument("--warmup_epochs", type=float, default=5,
-                            help="epochs over which the learning rate rises from 0 (default: %(default)s, or half of "
-                                 "a shorter run)")
+        parser.add_argument("--warmup_epochs", type=float, metavar="N",
+                            help="epochs over which the learning rate rises from 0 (default: a tenth of the run and at "
+                                 "most 5, as in the 50 epochs published)")
 
     def add_test_arguments(self, parser) -> None:
         parser.add_argument("--data_dir", help="folder that the names in the list are relative to")
@@ -134,7 +134,9 @@ class CovidResNetRecipe(ResNetRecipe):
         from paddle.optimizer import Momentum
 
         from covid_resnet.schedule import CosineWarmup
-        warmup = args.warmup_epochs if args.epoch > args.warmup_epochs else args.epoch / 2
+        warmup = min(5, args.epoch / 10) if args.warmup_epochs is None else args.warmup_epochs
+        if not 0 <= warmup < args.epoch:
+            raise InputError(f"--warmup_epochs {warmup:g} must be at least 0 and less than --epoch {args.epoch}.")
         scheduler = CosineWarmup(args.learning_rate, steps_per_epoch, args.epoch, warmup)
         return Momentum(scheduler, parameters=parameters), scheduler
 

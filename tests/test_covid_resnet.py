@@ -86,6 +86,19 @@ def test_warmup_must_be_shorter_than_the_training():
         CosineWarmup(0.01, 10, 5)
 
 
+@pytest.mark.parametrize("epochs, given, warmup", [(50, None, 5), (100, None, 5), (20, None, 2), (5, 3.0, 3)])
+def test_warmup_is_the_published_share_of_a_shorter_run(epochs, given, warmup):
+    args = SimpleNamespace(epoch=epochs, learning_rate=0.01, warmup_epochs=given)
+    _, scheduler = CovidResNetRecipe().optimizer(args, paddle.nn.Linear(1, 1).parameters(), steps_per_epoch=10)
+    assert rates(scheduler, 10 * epochs).argmax() == 10 * warmup
+
+
+def test_warmup_of_a_whole_run_is_refused():
+    args = SimpleNamespace(epoch=5, learning_rate=0.01, warmup_epochs=5.0)
+    with pytest.raises(InputError, match="--warmup_epochs 5 must be at least 0 and less than --epoch 5"):
+        CovidResNetRecipe().optimizer(args, paddle.nn.Linear(1, 1).parameters(), 10)
+
+
 # ------------------------------------------------------------------ data
 
 def test_split_is_7_2_1_in_every_class_and_deterministic():
