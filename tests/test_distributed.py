@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
 
 
-def start(command, tmp_path, status=0):
-    """Run a command of one or two processes; (standard output and error)."""
+def start(command, tmp_path, *status):
+    """Run a command of one or two processes, which ends with 0 or one of `status`; (standard output and error)."""
     if command[0] is LAUNCH:
         command = [*LAUNCH, "--log_dir", tmp_path / "log", *command[1:]]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, cwd=ROOT)
-    assert done.returncode == status, done.stdout + done.stderr
+    assert done.returncode in (status or (0,)), done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
@@ -80,7 +80,7 @@ def test_commands_share_their_images(tmp_path):
                "dygraph"], tmp_path)
         said = start([program, "tools/cam.py", "covid_resnet", data / "Nodule", "--ckpt", tmp_path / "run" /
                       "best.pdparams", "--save_dir", tmp_path / name / "cams", "--engine", "dygraph", "--batch_size",
-                      1], tmp_path, status=2)
+                      1], tmp_path, 2)
         assert "10 pictures and scores.csv" in said and "1 of 11 images could not be done" in said
     for name in ("predictions.csv", "cams/scores.csv"):
         (header, *rows), (again, *others) = (list(csv.reader((tmp_path / folder / name).open()))
@@ -93,5 +93,6 @@ def test_commands_share_their_images(tmp_path):
 
 
 def test_a_sentence_and_not_three_tries(tmp_path):
-    out = start([LAUNCH, "tools/train.py", "pneumonia", "--data_dir", tmp_path / "none"], tmp_path, status=2)
+    # The launcher stops the slower process, and may end with that one's status, 241.
+    out = start([LAUNCH, "tools/train.py", "pneumonia", "--data_dir", tmp_path / "none"], tmp_path, 2, 241)
     assert "none/train is no folder" in out and "Traceback" not in out and out.count("Run Pod") == 1
