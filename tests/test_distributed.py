@@ -17,7 +17,7 @@ LAUNCH = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node",
 
 
 def start(command, tmp_path, *status):
-    """Run a command of one or two processes, which ends with 0 or one of `status`; (standard output and error)."""
+    """Run a command of one or two processes, which ends with one of `status` (none: 0); standard output and error."""
     if command[0] is LAUNCH:
         command = [*LAUNCH, "--log_dir", tmp_path / "log", *command[1:]]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, cwd=ROOT)
