@@ -1,26 +1,17 @@
-"""DICOM in: every value by hand, and a sentence for what is no frontal chest X-ray or cannot be read."""
+"""DICOM in: every value by hand."""
 import base64
 import io
-import struct
-import subprocess
-import sys
-import time
-import tracemalloc
 import warnings
-from pathlib import Path
 
+import dicom_files
 import numpy as np
+import pydicom
 import pytest
-
-from cxr.errors import InputError
-from cxr.images import find_images, image_notes, read_bytes, read_image
-
-pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom: pip install pydicom pyjpegls")
-from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
-from pydicom.encaps import encapsulate  # noqa: E402
-from pydicom.sequence import Sequence  # noqa: E402
-from pydicom.uid import (  # noqa: E402
-    DigitalXRayImageStorageForPresentation,
+from dicom_files import QUIET, ROW, compressed, dicom, greys, lut, refused
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -31,65 +22,14 @@ from pydicom.uid import (  # noqa: E402
     RLELossless,
 )
 
-# Under pytest this project's own filter is not in force; see `test_the_process_stays_silent`.
-pytestmark = [pytest.mark.filterwarnings(f"ignore::UserWarning:pydicom.{name}")
-              for name in ("valuerep", "charset", "filereader", "pixels.decoders.rle")]
-ROW = np.array([[0, 1000, 2000, 4095]], np.uint16)
+from cxr.images import find_images, image_notes, read_bytes, read_image
+
+pytestmark = QUIET
 
 
-def dicom(values, bits=None, photometric="MONOCHROME2", syntax=ExplicitVRLittleEndian, pixels=None, without=(), **tags):
-    """The bytes of a DICOM file with these stored values; `pixels` are compressed data in their place."""
-    bits = bits or 8 * values.itemsize
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = syntax
-    ds.SOPClassUID, ds.SOPInstanceUID = DigitalXRayImageStorageForPresentation, "1.2.3.4"
-    ds.PatientName, ds.PatientID, ds.StudyInstanceUID = "Doe^Jane", "P-77", "1.2.3.5"
-    ds.Rows, ds.Columns = values.shape[:2]
-    ds.SamplesPerPixel = 1 if values.ndim == 2 else values.shape[2]
-    if values.ndim == 3:
-        ds.PlanarConfiguration = 0
-    ds.PhotometricInterpretation = photometric
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8 * values.itemsize, bits, bits - 1
-    ds.PixelRepresentation = int(values.dtype.kind == "i")
-    for name, value in tags.items():
-        setattr(ds, name, value)
-    data = values.astype(values.dtype.newbyteorder(">")) if syntax == ExplicitVRBigEndian else values
-    ds.PixelData = data.tobytes() + b"\0" * (data.nbytes % 2) if pixels is None else pixels
-    ds["PixelData"].VR = "OB" if pixels is not None or bits <= 8 else "OW"
-    ds["PixelData"].is_undefined_length = pixels is not None
-    if pixels is None and syntax in (RLELossless, JPEGLSLossless):
-        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        ds.compress(syntax)
-    for name in without:
-        delattr(ds, name)
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ds.save_as(file, enforce_file_format=True)
-    return file.getvalue()
-
-
-def greys(data):
-    """The grey values of the first row."""
-    image = read_bytes(data, "x.dcm")
-    assert image.dtype == np.uint8 and image.ndim == 3 and (image == image[..., :1]).all()
-    return image[0, :, 0].tolist()
-
-
-def refused(data, **limits):
-    with pytest.raises(InputError) as error:
-        read_bytes(data, "x.dcm", **limits)
-    said = str(error.value)
-    assert said.startswith("x.dcm ") and "\n" not in said and said.endswith(".") and not said.endswith("..")
-    return said
-
-
-def lut(entries, first, bits, vr="US"):
-    item = Dataset()
-    item.LUTDescriptor = [len(entries) % 65536, first, bits]
-    item.add_new("LUTData", vr, entries if vr == "US" else np.asarray(entries, "<u2").tobytes())
-    return Sequence([item])
+@pytest.fixture(scope="module")
+def deep():
+    return dicom_files.deep()
 
 
 # --- values --------------------------------------------------------------------------------------------------------
@@ -254,23 +194,6 @@ def test_other_colours_are_refused():
 
 # --- compressed ----------------------------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def deep():
-    rng = np.random.default_rng(0)
-    return (np.add.outer(np.arange(64), np.arange(48)) * 30 + rng.integers(0, 200, (64, 48))).astype(np.uint16)
-
-
-def compressed(values, syntax, bits=12):
-    if syntax == JPEGLSLossless:
-        pytest.importorskip("jpeg_ls", reason="needs pyjpegls")
-    if syntax != JPEG2000Lossless:
-        return dicom(values, bits, syntax=syntax, WindowCenter=2048, WindowWidth=4096)
-    from PIL import Image
-    file = io.BytesIO()
-    Image.fromarray(values).save(file, "JPEG2000", irreversible=False, no_jp2=True)
-    return dicom(values, 16, syntax=syntax, pixels=encapsulate([file.getvalue()]), WindowCenter=2048, WindowWidth=4096)
-
-
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 def test_lossless_compression_changes_nothing(deep, syntax):
     plain = read_bytes(dicom(deep, 12, WindowCenter=2048, WindowWidth=4096), "x")
@@ -312,7 +235,7 @@ def test_baseline_jpeg():
     assert np.abs(got.astype(int) - ramp).max() <= 3
 
 
-# --- what is no image, or a damaged one ----------------------------------------------------------------------------
+# --- a real file, notes, and finding files -------------------------------------------------------------------------
 
 def test_real_file(data_dir):
     """A film tagged MONOCHROME1 after the fact ("fake"): what it stores is shown turned round, as every viewer does."""
@@ -325,132 +248,6 @@ def test_real_file(data_dir):
     assert np.abs(image[..., 1] - (255.0 - stored)).max() <= 3              # decoders of JPEG differ by rounding
     assert path in [found for found, _ in find_images([data_dir / "odd"])]
 
-
-def test_several_frames_are_refused():
-    data = dicom(np.zeros((8, 4), np.uint8), NumberOfFrames=2, Rows=4)
-    assert "of 2 frames: export the one you want" in refused(data)
-
-
-def test_no_picture():
-    report = dicom(ROW, 12, without=["PixelData"], SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
-    assert "without a picture (Basic Text SR Storage)" in refused(report)
-
-
-@pytest.mark.parametrize("name", ["Rows", "Columns", "BitsAllocated", "PhotometricInterpretation"])
-def test_missing_tags_are_named(name):
-    assert f"lacks {name}, without which" in refused(dicom(ROW, 12, without=[name]))
-
-
-def test_tags_that_can_be_done_without():
-    without = ["SamplesPerPixel", "BitsStored", "HighBit", "PixelRepresentation", "PatientName"]
-    assert greys(dicom(ROW, 12, without=without)) == [0, 62, 125, 255]
-
-
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless, JPEG2000Lossless])
-def test_cut_short(deep, syntax):
-    """No cut ever gives a part of the picture; what follows it (an end mark, zeros) may be missing."""
-    data = compressed(deep, syntax)
-    whole, shown = read_bytes(data, "x"), 0
-    for cut in {*range(0, len(data), 97), *range(len(data) - 20, len(data))}:
-        try:
-            image = read_bytes(data[:cut], "x.dcm")
-        except InputError as error:
-            assert str(error).startswith("x.dcm ")
-        else:
-            shown += 1
-            assert len(data) - cut < 20 and (image == whole).all(), cut
-    assert shown < 20
-
-
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, JPEGLSLossless,
-                                    JPEG2000Lossless])
-def test_changed_bytes_never_end_in_another_exception(deep, syntax):
-    rng, data = np.random.default_rng(1), compressed(deep, syntax)
-    head = data.find(b"\xe0\x7f\x10\x00")
-    for index in range(150):
-        changed = bytearray(data)
-        for _ in range(3):
-            changed[rng.integers(132, head + 100) if index % 2 else rng.integers(132, len(data))] = rng.integers(256)
-        try:
-            image = read_bytes(bytes(changed), "x")
-            assert all(note.startswith("x ") for note in image_notes(bytes(changed), "x"))
-        except InputError:
-            continue
-        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-
-
-def test_without_pydicom(monkeypatch):
-    data = dicom(ROW, 12)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "pydicom"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert "install the extra dicom (`pip install pydicom pyjpegls`)" in refused(data)
-
-
-def test_the_process_stays_silent(tmp_path):
-    """pydicom's own remarks would print values of a damaged file, which can be the patient's name."""
-    data = dicom(ROW, 12, SpecificCharacterSet="ISO_IR 6")
-    (tmp_path / "x.dcm").write_bytes(data.replace(b"ISO_IR 6", b"Doe^Jane"))
-    code = f"from cxr.images import read_image; read_image({str(tmp_path / 'x.dcm')!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert "Doe" not in done.stdout + done.stderr, done.stderr
-
-
-# --- hostile content -----------------------------------------------------------------------------------------------
-
-def quickly(data, most=60e6, seconds=10, **limits):
-    """The sentence of a refusal that takes neither long nor much memory."""
-    tracemalloc.start()
-    start = time.perf_counter()
-    try:
-        said = refused(data, **limits)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < most and time.perf_counter() - start < seconds, (peak, time.perf_counter() - start)
-    return said
-
-
-def test_the_size_is_judged_before_the_pixels():
-    values = np.zeros((4, 4), np.uint8)
-    assert "too large (more than 100 million" in quickly(dicom(values, Rows=20000, Columns=20000))
-    assert "too large (more than 10 million" in quickly(dicom(values, Rows=4000, Columns=4000), max_pixels=10_000_000)
-    assert "too large" in quickly(dicom(values, SamplesPerPixel=60000, Rows=9000, Columns=9000, photometric="RGB"))
-
-
-def test_a_codestream_of_another_size():
-    from PIL import Image
-    file = io.BytesIO()
-    Image.new("L", (5000, 5000)).save(file, "JPEG2000", no_jp2=True)
-    data = dicom(np.zeros((4, 4), np.uint8), syntax=JPEG2000Lossless, pixels=encapsulate([file.getvalue()]))
-    assert "contradicts itself (4 x 4 pixels, but 5000 x 5000" in quickly(data)
-
-
-def test_runs_that_inflate():
-    segment = b"\x81\x00" * 2_000_000                         # 128 zeros each: 256 MB
-    frame = struct.pack("<16I", 1, 64, *[0] * 14) + segment
-    data = dicom(np.zeros((64, 64), np.uint8), syntax=RLELossless, pixels=encapsulate([frame]))
-    assert "inflates to far more" in quickly(data)
-
-
-def test_deflated_files_are_not_inflated():
-    assert "deflated" in quickly(dicom(ROW, 12).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99", 1)
-                                 .replace(b"UI\x14\x001.2.840.10008.1.2.1.99", b"UI\x16\x001.2.840.10008.1.2.1.99"))
-
-
-def test_endless_elements():
-    plain = dicom(ROW, 12)
-    at = plain.find(b"\x10\x00\x10\x00PN")
-    many = b"".join(struct.pack("<HH2sH", 9, 0x1000 + index % 0xE000, b"LO", 0) for index in range(300_000))
-    assert "needlessly many elements" in quickly(plain[:at] + many + plain[at:])
-    items = struct.pack("<HH2sHI", 9, 0x1001, b"SQ", 0, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 300_000
-    assert "needlessly many elements" in quickly(plain[:at] + items + plain[at:], most=250e6)
-    centre = struct.pack("<HH2sHI", 0x28, 0x1050, b"UN", 0, 4_000_000) + b"1\\" * 2_000_000
-    at = plain.find(b"\xe0\x7f\x10\x00")
-    assert "needlessly long element" in quickly(plain[:at] + centre + plain[at:])
-
-
-# --- notes, and finding files --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("tags, said", [
     ({"ViewPosition": "LL"}, "ViewPosition LL"), ({"ViewPosition": "LATERAL"}, "ViewPosition LATERAL"),

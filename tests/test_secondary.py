@@ -7,7 +7,7 @@ import pytest
 from cxr.errors import InputError
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom: pip install pydicom pyjpegls")
-from test_dicom import ROW, dicom  # noqa: E402
+from dicom_files import ROW, dicom  # noqa: E402
 
 from cxr.images import read_bytes  # noqa: E402
 from cxr.secondary import DESCRIPTION, origin, secondary_capture  # noqa: E402
