@@ -66,7 +66,7 @@ def test_nothing_of_the_machine_that_ran_it(name):
         assert not re.search(r"(?<![\w.])/(?:\w+/)+", "".join(output.get("text", "")))
     for source, _ in cells(name, "code"):
         paths = re.findall(r"[\"'](/[\w./-]+|[A-Z]:\\[^\"']*)[\"']", source)
-        assert all(path.startswith("/home/aistudio/") for path in paths), paths
+        assert all(f"{path}/".startswith("/home/aistudio/") for path in paths), paths
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
