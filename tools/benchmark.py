@@ -79,32 +79,22 @@ def raced(candidates, args, first: str | None = None, peers=()):
             worker.close()
 
 
-def engines() -> tuple[str, ...]:
-    """Those of `cxr.inference` that are worth a comparison on this machine, the default one last."""
-    import paddle
-
-    from cxr.exported import OpenVINO
-    if paddle.get_device() != "cpu":
-        return ("compiled",)
-    return ("onednn", "openvino") if OpenVINO.installed() else ("onednn",)
-
-
 def inference(args):
     """CheXNet's scores and maps, and ResNet50's scores and features."""
     from _published import batch, network
 
     from cxr.cam import CAM
-    from cxr.inference import EngineModel, Predictor, precision_cost
+    from cxr.inference import EngineModel, Predictor, fast_engines, precision_cost
 
-    x, model = batch(args.batch_size), network("chexnet")
-    kinds = {"our settings, dygraph": ("dygraph", "float32"), **{name: (name, "float32") for name in engines()}}
-    best = engines()[-1]
+    x, model, engines = batch(args.batch_size), network("chexnet"), fast_engines()
+    kinds = {"our settings, dygraph": ("dygraph", "float32"), **{name: (name, "float32") for name in engines}}
+    best = engines[0]
     if args.bfloat16:
         kinds[f"{best}, bfloat16"] = (best, "bfloat16")
     predictors = {name: Predictor(model, engine, precision=precision) for name, (engine, precision) in kinds.items()}
     maps = {name: partial(CAM(EngineModel(model, predictor), EngineModel.LAYER), x, targets="all")
             for name, predictor in predictors.items()}
-    bare = {f"{name}, scores alone": partial(predictors[name].logits, x) for name in engines()}
+    bare = {f"{name}, scores alone": partial(predictors[name].logits, x) for name in engines}
     yield "CheXNet, 14 maps", raced({**maps, **bare}, args, "plain-chexnet-cam", args.peer), args.batch_size
     if args.bfloat16:
         print(precision_cost(predictors[f"{best}, bfloat16"], model, [(image, 0) for image in x]))
@@ -123,11 +113,11 @@ def pipeline(args):
     from chexnet.recipe import CheXNetRecipe
     from cxr.cam import CAM
     from cxr.explain import explain
-    from cxr.inference import EngineModel, Predictor, predict
+    from cxr.inference import EngineModel, Predictor, fast_engines, predict
     from cxr.preprocess import TenCrop
 
     recipe, model = CheXNetRecipe(), network("chexnet")
-    predictors = {name: Predictor(model, name) for name in engines()}
+    predictors = {name: Predictor(model, name) for name in fast_engines()}
     with tempfile.TemporaryDirectory() as scratch:
         args.images, args.scratch = args.images or phantoms(Path(scratch, "phantoms")), Path(scratch)
         paths = repeated(args)
