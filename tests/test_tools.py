@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr import phantom
+from cxr import checkpoint, phantom
 from cxr.files import sha256
 from cxr.images import read_image
 from cxr.thresholds import read_operating
@@ -98,6 +98,18 @@ def test_train_prints_progress_tables_and_where_things_are(trained):
     assert {path.name for path in folder.iterdir()} == {
         ".lock", "best.pdparams", "last.pdparams", "resume.ckpt", "history.csv", "curves.png", "train.txt", "val.txt",
         "test.txt"}
+
+
+def test_augment_changes_what_is_trained_on(trained, phantoms, tmp_path):
+    """The rate of the first step is 0, so the first two losses differ if the images do and not otherwise."""
+    def first_losses(folder):
+        return checkpoint.read(folder).facts["history"]["losses"][:1]
+    for flag in ("--augment", "--no_augment"):
+        call("train.py", "covid_resnet", "--data_dir", phantoms, "--layers", 18, "--epoch", 2, "--batch_size", 10,
+             "--save_dir", tmp_path / flag, "--max_steps", 1, flag)
+    published, none, some = (first_losses(folder) for folder in (trained[0], tmp_path / "--no_augment",
+                                                                 tmp_path / "--augment"))
+    assert published == none != some
 
 
 def test_train_goes_on_only_as_it_was_begun(trained, phantoms):
