@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from cxr.errors import InputError
+from cxr.errors import InputError, naming
 from cxr.files import replacing
 from cxr.lettering import can_draw, write
+from cxr.png import encode_png
 
 _FONT, _FONT_SCALE, _WHITE, _GREY = cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), (150, 150, 150)
 _TEXT, _BAR = 40, 50                             # height of what stands below a tile and above the montage
@@ -29,7 +31,14 @@ def heat(cam: np.ndarray, colormap: str = "jet") -> np.ndarray:
     """Colour a map (H, W), uint8 or 0-1 float, with one of `COLORMAPS`: (H, W, 3) uint8 RGB. Jet is red at 1."""
     if cam.dtype != np.uint8:
         cam = (255 * np.clip(cam, 0, 1)).astype(np.uint8)
-    return cv2.cvtColor(cv2.applyColorMap(cam, COLORMAPS[colormap]), cv2.COLOR_BGR2RGB)
+    return cv2.applyColorMap(cam, _rgb_table(colormap))
+
+
+@cache
+def _rgb_table(colormap: str) -> np.ndarray:
+    """The 256 colours (256, 1, 3) of a map, which OpenCV would otherwise compute for every picture."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return cv2.cvtColor(cv2.applyColorMap(levels, COLORMAPS[colormap]), cv2.COLOR_BGR2RGB)
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
@@ -39,7 +48,8 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
         image: (H, W, 3) uint8 RGB.
         cam: map, uint8 or 0-1 float, enlarged to the image where it is smaller.
     """
-    return (heat(_enlarge(cam, image)) * 0.3 + image * 0.5).astype(np.uint8)
+    # Less 0.45, rounding gives the whole part, as published: sums of tenths and halves lie a tenth apart.
+    return cv2.addWeighted(heat(_enlarge(cam, image)), 0.3, image, 0.5, -0.45)
 
 
 def blend(image: np.ndarray, cam: np.ndarray, opacity: float, colormap: str = "jet") -> np.ndarray:
@@ -189,9 +199,20 @@ def shrink(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def encode(image: np.ndarray, suffix: str = ".png", quality: int = 90) -> bytes:
-    """(H, W, 3) uint8 RGB as the content of a `.png` or `.jpg` file; `quality` 0-100 is of JPEG alone."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
-    return cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+    """(H, W, 3) uint8 RGB as the content of a PNG, JPEG, BMP or TIFF file; `quality` 0-100 is of JPEG alone.
+
+    Raises `InputError` for another suffix.
+    """
+    if suffix.lower() == ".png":
+        return encode_png(image)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
+    try:
+        done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    except cv2.error:
+        done = False
+    if not done:
+        raise InputError(f"'{suffix}' is no suffix of a picture: use .png or .jpg.")
+    return data.tobytes()
 
 
 def show(image: np.ndarray, side: int | None = None) -> None:
@@ -205,15 +226,10 @@ def show(image: np.ndarray, side: int | None = None) -> None:
 
 def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB as PNG, JPEG, BMP or TIFF by the suffix, whole or not at all."""
-    path = Path(path)
-    try:
-        done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        done = False
-    if not done:
-        raise InputError(f"{path} has no suffix of a picture: use .png or .jpg.")
+    with naming(path):
+        data = encode(image, Path(path).suffix, 95)
     with replacing(path) as file:
-        file.write(data.tobytes())
+        file.write(data)
 
 
 def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabels: Sequence[str]) -> np.ndarray:

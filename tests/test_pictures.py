@@ -52,6 +52,14 @@ def test_overlay_by_hand():
     assert (overlay(image, np.array([[0.0, 1.0]])) == overlay(image, np.array([[0, 255]], np.uint8))).all()
 
 
+def test_overlay_cuts_every_sum(monkeypatch):
+    """All 65,536 pairs of a level of the heat and one of the image."""
+    image, colours = (np.dstack([levels.astype(np.uint8)] * 3) for levels in np.mgrid[:256, :256])
+    monkeypatch.setattr(pictures, "heat", lambda _: colours)
+    tenths = 3 * colours.astype(int) + 5 * image.astype(int)
+    assert np.array_equal(overlay(image, np.zeros((256, 256))), tenths // 10)
+
+
 def test_overlay_enlarges_a_small_map():
     image, cam = flat(0, 8, 12), np.array([[0.0, 1.0]], np.float32)
     got = overlay(image, cam)
