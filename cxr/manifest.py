@@ -7,7 +7,7 @@ pixels of the original image, x and y the upper left corner, continuous as in `c
 - `image`: `name`, `sha256` of the file, `width`, `height`, `notes` (sentences on what speaks against using it).
 - `view`: the part of the image that the network saw and the maps cover.
 - `model`: `recipe`, `checkpoint` (file name), `checkpoint_sha256`, `activation`, `classes`, `preprocess`.
-- `method`: `name`, `layer`, `aug_smooth`, `eigen_smooth`, `scale` (of the picture).
+- `method`: `name`, `layer`, `aug_smooth`, `eigen_smooth`, `scale` (of the picture), `precision` (of the network).
 - `operating`: `rule`, `fitted_on` and `temperature` of the thresholds, or null.
 - `findings`: every class, highest score first: `class`, `score` (0-1), `threshold`, `prevalence`, `called` (true,
   false, or null without a threshold), `boxes` (null where no map was asked for).

@@ -98,7 +98,7 @@ class Reading:
                            "checkpoint_sha256": checkpoint.sha256, "activation": self.activation,
                            "classes": list(self.class_names), "preprocess": self.preprocess.to_dict()},
                  "method": {"name": self.method, "layer": self.layer, "aug_smooth": False, "eigen_smooth": False,
-                            "scale": "class"}}
+                            "scale": "class", "precision": "float32"}}
         subject = Subject(seen.name, seen.sha256, seen.notes, Geometry.of(self.preprocess, seen.shape))
         return manifest(subject, about, self.class_names, self.activation, self.scores,
                         dict(enumerate(self.maps / np.float32(255))), self.operating, {}, box_threshold)

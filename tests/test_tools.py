@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -237,6 +238,22 @@ def test_cam_for_other_systems(trained, phantoms, tmp_path):
     assert (tmp_path / "Nodule-0001.npz").exists() and (tmp_path / "Nodule-0001.cam.dcm").exists()
     _, error = call("cam.py", "covid_resnet", image, "--ckpt", checkpoint, "--keep_identity", status=2)
     assert "--keep_identity says what goes into DICOM files: add --dicom" in error
+
+
+def test_cam_in_bfloat16_says_what_it_costs(trained, phantoms, tmp_path):
+    checkpoint = trained[0] / "best.pdparams"
+    (tmp_path / "Nodule-0000.png").write_bytes(b"no image")
+    for number in range(1, 4):
+        shutil.copy(phantoms / "Nodule" / f"Nodule-000{number}.png", tmp_path)
+    out, error = call("cam.py", "covid_resnet", tmp_path, "--ckpt", checkpoint, "--precision", "bfloat16", "--json",
+                      "--save_dir", tmp_path / "cams", status=2)
+    assert "bfloat16 against float32 on 3 images: probabilities differ by at most" in out and "Nodule-0000.png" in error
+    assert json.loads((tmp_path / "cams" / "Nodule-0001.json").read_text())["method"]["precision"] == "bfloat16"
+    for plain in (["--engine", "dygraph"], ["--layer", "block.3"], ["--faithfulness"]):
+        _, error = call("cam.py", "covid_resnet", phantoms / "Nodule", "--ckpt", checkpoint, "--precision", "bfloat16",
+                        *plain, "--save_dir", tmp_path / "none", status=2)
+        assert f"{' '.join(plain)} runs the network in plain Paddle" in error
+    assert not list((tmp_path / "none").rglob("*.png"))
 
 
 @pytest.mark.parametrize("method", ["eigencam", "scorecam"])

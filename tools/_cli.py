@@ -52,10 +52,13 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def add_engine(sub: argparse.ArgumentParser) -> None:
-    """The flag `--engine`."""
+    """The flags `--engine` and `--precision`."""
     sub.add_argument("--engine", choices=ENGINES, default="auto",
                      help="what runs the network: OpenVINO (`pip install openvino`), Paddle Inference with oneDNN, "
                           "compiled or plain Paddle, or the fastest that is there (default: %(default)s)")
+    sub.add_argument("--precision", choices=PRECISIONS, default="float32",
+                     help="less is faster where the processor has it, and changes the scores: by how much is "
+                          "measured and printed (default: %(default)s)")
 
 
 STATUS = "exit status: 0 done, 2 bad input (one sentence says which file and what to do), 130 interrupted."

@@ -39,7 +39,7 @@ def arguments():
     main.add_argument("--peer", metavar="CMD", action="append", default=[],
                       help="inference and train: a program that prints `ready`, then runs once for every line that it "
                            "reads and prints a line; may be given several times")
-    main.add_argument("--bfloat16", action="store_true", help="inference: also the engine at that precision")
+    main.add_argument("--bfloat16", action="store_true", help="inference, pipeline: also the engine at that precision")
     main.add_argument("--images", type=Path, metavar="FOLDER",
                       help="pipeline: X-rays, repeated up to --count (default: phantoms of 1024 x 1024)")
     main.add_argument("--count", type=positive, default=100, metavar="N",
@@ -79,6 +79,12 @@ def raced(candidates, args, first: str | None = None, peers=()):
             worker.close()
 
 
+def compared(engines, args) -> dict[str, tuple[str, str]]:
+    """Name -> engine and precision; with --bfloat16 also the fastest one at that."""
+    kinds = {name: (name, "float32") for name in engines}
+    return {**kinds, f"{engines[0]}, bfloat16": (engines[0], "bfloat16")} if args.bfloat16 else kinds
+
+
 def inference(args):
     """CheXNet's scores and maps, and ResNet50's scores and features."""
     from _published import batch, network
@@ -87,17 +93,14 @@ def inference(args):
     from cxr.inference import EngineModel, Predictor, fast_engines, precision_cost
 
     x, model, engines = batch(args.batch_size), network("chexnet"), fast_engines()
-    kinds = {"our settings, dygraph": ("dygraph", "float32"), **{name: (name, "float32") for name in engines}}
-    best = engines[0]
-    if args.bfloat16:
-        kinds[f"{best}, bfloat16"] = (best, "bfloat16")
+    kinds = {"our settings, dygraph": ("dygraph", "float32"), **compared(engines, args)}
     predictors = {name: Predictor(model, engine, precision=precision) for name, (engine, precision) in kinds.items()}
     maps = {name: partial(CAM(EngineModel(model, predictor), EngineModel.LAYER), x, targets="all")
             for name, predictor in predictors.items()}
     bare = {f"{name}, scores alone": partial(predictors[name].logits, x) for name in engines}
     yield "CheXNet, 14 maps", raced({**maps, **bare}, args, "plain-chexnet-cam", args.peer), args.batch_size
     if args.bfloat16:
-        print(precision_cost(predictors[f"{best}, bfloat16"], model, [(image, 0) for image in x]))
+        print(precision_cost(predictors[f"{engines[0]}, bfloat16"], model, [(image, 0) for image in x]))
     model = network("resnet50")
     predictors = {name: Predictor(model, engine, precision=precision) for name, (engine, precision) in kinds.items()}
     yield ("ResNet50, features", raced({name: partial(own, x) for name, own in predictors.items()}, args,
@@ -117,7 +120,8 @@ def pipeline(args):
     from cxr.preprocess import TenCrop
 
     recipe, model = CheXNetRecipe(), network("chexnet")
-    predictors = {name: Predictor(model, name) for name in fast_engines()}
+    predictors = {name: Predictor(model, engine, precision=precision)
+                  for name, (engine, precision) in compared(fast_engines(), args).items()}
     with tempfile.TemporaryDirectory() as scratch:
         args.images, args.scratch = args.images or phantoms(Path(scratch, "phantoms")), Path(scratch)
         paths = repeated(args)

@@ -81,7 +81,7 @@ def main(args) -> int:
     )
     from cxr.files import sha256
     from cxr.images import find_images
-    from cxr.inference import EngineModel, Predictor
+    from cxr.inference import EngineModel, Predictor, precision_cost
     from cxr.recipe import restore
     from cxr.thresholds import read_operating
 
@@ -110,14 +110,22 @@ def main(args) -> int:
     model, layer, last = restored.model, args.layer, recipe.layer(restored.model)
     # The randomisation check shuffles the model's weights, which an exported network would not notice.
     if args.engine != "dygraph" and layer in (None, last) and not args.faithfulness:
-        model, layer = EngineModel(model, Predictor(model, args.engine)), EngineModel.LAYER
+        predictor = Predictor(model, args.engine, precision=args.precision)
+        if args.precision != "float32" and (some := readable(images, restored.preprocess)):
+            print(precision_cost(predictor, model, some))
+        model, layer = EngineModel(model, predictor), EngineModel.LAYER
+    elif args.precision != "float32":
+        plain = ("--engine dygraph" if args.engine == "dygraph" else
+                 "--faithfulness" if args.faithfulness else f"--layer {args.layer}")
+        raise InputError(f"{plain} runs the network in plain Paddle, which knows float32 alone: leave it away, or "
+                         f"--precision {args.precision}.")
     slow = {"scorecam": {"progress": True, "top_k": args.top_k}, "ablationcam": {"progress": True}}
     method = cam.METHODS[args.method](model, layer or last, **slow.get(args.method, {}))
     about = {"model": {"recipe": recipe.name, "checkpoint": args.ckpt.name, "checkpoint_sha256": sha256(args.ckpt),
                        "activation": restored.model.activation, "classes": list(restored.class_names),
                        "preprocess": restored.preprocess.to_dict()},
              "method": {"name": args.method, "layer": args.layer or last, "aug_smooth": args.aug_smooth,
-                        "eigen_smooth": args.eigen_smooth, "scale": args.scale}}
+                        "eigen_smooth": args.eigen_smooth, "scale": args.scale, "precision": args.precision}}
     done = explain(method, restored.model.activation, restored.preprocess, restored.class_names, images, args.save_dir,
                    choose_classes(args.classes, restored.class_names), args.batch_size, args.num_workers,
                    guided=cam.GuidedBackprop(restored.model) if args.guided else None,
@@ -145,6 +153,21 @@ def main(args) -> int:
     if done.failures:
         return fail(f"{len(done.failures)} of {len(images)} images could not be done, see above.")
     return 0
+
+
+def readable(images, preprocess, most: int = 16) -> list:
+    """Up to `most` images from all over the list, as `precision_cost` takes them; those that cannot be read are left
+    out here and named at the end."""
+    from contextlib import suppress
+
+    from cxr.errors import InputError
+    from cxr.images import read_bytes, read_file
+
+    inputs = []
+    for path, _ in images[::-(-len(images) // most)]:
+        with suppress(InputError):
+            inputs.append((preprocess(read_bytes(read_file(path), str(path))), 0))
+    return inputs
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """Say how good a checkpoint is."""
 from pathlib import Path
 
-from _cli import PRECISIONS, add_engine, not_negative, parser, positive, recipe_parsers, recipes, run, writable
+from _cli import add_engine, not_negative, parser, positive, recipe_parsers, recipes, run, writable
 
 EXAMPLES = """\
   python tools/eval.py covid_resnet --data_dir dataset                  # output/covid_resnet/best.pdparams
@@ -31,9 +31,6 @@ def arguments():
                                                        "checkpoint, or the folder report beside the predictions)")
         sub.add_argument("--batch_size", type=positive, default=32, help="images at once (default: %(default)s)")
         add_engine(sub)
-        sub.add_argument("--precision", choices=PRECISIONS, default="float32",
-                         help="less is faster where the processor has it, and changes the scores: by how much is "
-                              "measured and printed (default: %(default)s)")
         sub.add_argument("--num_workers", type=not_negative, metavar="N",
                          help="threads that read images (default: one a core)")
         sub.add_argument("--resamples", type=positive, default=1000, metavar="N",
