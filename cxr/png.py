@@ -1,4 +1,4 @@
-"""PNG files, which are a third of the work of drawing a folder: compressed by ISA-L where it is installed.
+"""PNG files, a quarter of the work of drawing a folder where OpenCV writes them: by ISA-L where it is installed.
 
 Heat maps hardly compress, so what counts is speed. Measured on montages of 15 tiles: OpenCV 19.8 ms and 1,091 KB,
 ISA-L (`pip install isal`) 5.8 ms and 1,021 KB. The pixels are the same.
