@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +61,9 @@ class Worker:
         self._await("ready")
 
     def __call__(self) -> None:
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):          # of a process that has ended, which the next line says better
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         self._await("")
 
     def _await(self, word: str) -> None:
@@ -73,7 +75,8 @@ class Worker:
                              "it reads.")
 
     def close(self) -> None:
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
 
 

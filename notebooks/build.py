@@ -64,13 +64,17 @@ def clean(notebook) -> None:
 
 
 def main() -> None:
-    import nbformat
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
     names = parser.parse_args().names or NAMES
     if any(Path("/home/aistudio", place).exists() for place in ("dataset", "work/dataset", "data")):
         parser.error("the AI Studio data is here, and its X-rays would be committed: run this on another machine")
+    try:
+        import ipykernel  # noqa: F401  the kernel that nbclient starts
+        import nbclient  # noqa: F401
+        import nbformat
+    except ImportError as error:
+        parser.error(f"the package {error.name} is missing: pip install -e .[test]")
     for name in names:
         path = FOLDER / f"{name.removesuffix('.ipynb')}.ipynb"
         notebook = execute(path)

@@ -47,3 +47,11 @@ def test_a_peer_that_does_not_keep_to_the_rules_is_named(code):
         worker = Worker([sys.executable, "-c", code], {})
         worker()
         worker()
+
+
+def test_a_peer_that_has_ended_is_named():
+    worker = Worker([sys.executable, "-c", "print('ready', flush=True)"], {})
+    worker._process.wait()
+    with pytest.raises(InputError, match="ended, or said '' where 'a line' was due"):
+        worker()
+    worker.close()

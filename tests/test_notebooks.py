@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import cv2
@@ -118,3 +119,14 @@ def test_what_depends_on_the_run_is_left_out():
 def test_the_command_says_how_it_is_used():
     done = subprocess.run([sys.executable, FOLDER / "build.py", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "cam_methods" in done.stdout
+
+
+@pytest.mark.parametrize("missing", ["nbformat", "nbclient", "ipykernel"])
+def test_a_package_that_is_missing_is_named(missing, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["build.py"])
+    monkeypatch.setattr(build, "execute", lambda _: pytest.fail("ran a notebook"))
+    for name in ("nbformat", "nbclient", "ipykernel"):
+        monkeypatch.setitem(sys.modules, name, None if name == missing else types.ModuleType(name))
+    with pytest.raises(SystemExit) as ended:
+        build.main()
+    assert ended.value.code == 2 and f"{missing} is missing: pip install -e .[test]" in capsys.readouterr().err
