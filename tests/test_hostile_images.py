@@ -17,20 +17,9 @@ from PIL import Image
 from cxr.errors import InputError
 from cxr.images import read_bytes, read_file, read_image
 
-
-@pytest.fixture(scope="module")
-def picture():
-    return image_files.picture()
-
-
-@pytest.fixture(scope="module")
-def coloured():
-    return image_files.coloured()
-
-
-@pytest.fixture
-def refused(tmp_path):
-    return image_files.refuser(tmp_path)
+picture = pytest.fixture(scope="module")(image_files.picture)
+coloured = pytest.fixture(scope="module")(image_files.coloured)
+refused = pytest.fixture(image_files.refuser)
 
 
 # --- damaged files -------------------------------------------------------------------------------------------------

@@ -7,17 +7,11 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from weight_files import loaded, make_model, refuser, same, values
+import weight_files
+from weight_files import loaded, same
 
-
-@pytest.fixture(scope="module")
-def state():
-    return values(make_model(1))
-
-
-@pytest.fixture
-def refused(tmp_path):
-    return refuser(tmp_path)
+state = pytest.fixture(scope="module")(weight_files.state)
+refused = pytest.fixture(weight_files.refuser)
 
 
 class Call:

@@ -14,6 +14,10 @@ from cxr.images import read_image
 
 GREYS = [0, 5, 100, 255]
 
+picture = pytest.fixture(scope="module")(image_files.picture)
+coloured = pytest.fixture(scope="module")(image_files.coloured)
+refused = pytest.fixture(image_files.refuser)
+
 
 @pytest.fixture
 def read(tmp_path):
@@ -23,22 +27,6 @@ def read(tmp_path):
         path.write_bytes(data)
         return read_image(path)
     return from_bytes
-
-
-
-@pytest.fixture(scope="module")
-def picture():
-    return image_files.picture()
-
-
-@pytest.fixture(scope="module")
-def coloured():
-    return image_files.coloured()
-
-
-@pytest.fixture
-def refused(tmp_path):
-    return image_files.refuser(tmp_path)
 
 
 def grey(values):

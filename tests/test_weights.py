@@ -10,20 +10,14 @@ from collections import OrderedDict
 import numpy as np
 import paddle
 import pytest
-from weight_files import loaded, make_model, refuser, same, values
+import weight_files
+from weight_files import loaded, make_model, same, values
 
 from cxr.errors import InputError
 from cxr.weights import META_KEY, check_state, load_weights, read_weights, save_weights
 
-
-@pytest.fixture(scope="module")
-def state():
-    return values(make_model(1))
-
-
-@pytest.fixture
-def refused(tmp_path):
-    return refuser(tmp_path)
+state = pytest.fixture(scope="module")(weight_files.state)
+refused = pytest.fixture(weight_files.refuser)
 
 
 # --- what must be read ---------------------------------------------------------------------------------------------

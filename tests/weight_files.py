@@ -20,6 +20,10 @@ def values(model):
     return {key: value.numpy() for key, value in model.state_dict().items()}
 
 
+def state():
+    return values(make_model(1))
+
+
 def same(left, right):
     return list(left) == list(right) and all((left[key] == right[key]).all() for key in left)
 
