@@ -157,19 +157,27 @@ def predict(predictor: Predictor, dataset, batch_size: int = 32, workers: int | 
 
 
 def precision_cost(predictor: Predictor, model, dataset, most: int = 64) -> str:
-    """A sentence on what a reduced precision costs: scores of `most` images from all over the set, against float32."""
+    """A sentence on what a reduced precision costs: scores of `most` images from all over the set, against float32.
+
+    An image that cannot be read is left out: the run that follows deals with it.
+    """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
     exact = Predictor(model, predictor.engine)
     pairs = []
     for index in chosen:
-        image = dataset[index][0]
+        try:
+            image = dataset[index][0]
+        except InputError:
+            continue
         views = image if image.ndim == 4 else image[None]
         pairs.append([scores_from_logits(own.logits(views)[None], model.activation)[0] for own in (predictor, exact)])
+    if not pairs:
+        return f"what {predictor.precision} costs is not known: none of the images can be read."
     rough, true = np.array(pairs).transpose(1, 0, 2)
     gap = np.abs(rough - true)
     if model.activation == "sigmoid":
         changed = float(((rough >= 0.5) != (true >= 0.5)).mean())
     else:
         changed = float((rough.argmax(axis=1) != true.argmax(axis=1)).mean())
-    return (f"{predictor.precision} against float32 on {len(chosen)} images: probabilities differ by at most "
+    return (f"{predictor.precision} against float32 on {len(pairs)} images: probabilities differ by at most "
             f"{gap.max():.4f}, {gap.mean():.5f} on average, and {changed:.2%} of the decisions change.")

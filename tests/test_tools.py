@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr import checkpoint, phantom
+from cxr import phantom
+from cxr.checkpoint import read as read_checkpoint
 from cxr.files import sha256
 from cxr.images import read_image
 from cxr.thresholds import read_operating
@@ -102,14 +103,14 @@ def test_train_prints_progress_tables_and_where_things_are(trained):
 
 
 def test_augment_changes_what_is_trained_on(trained, phantoms, tmp_path):
-    """The rate of the first step is 0, so the first two losses differ if the images do and not otherwise."""
-    def first_losses(folder):
-        return checkpoint.read(folder).facts["history"]["losses"][:1]
+    """The first loss is that of the same untrained weights: it differs if the images do, and not otherwise."""
+    def first_loss(folder):
+        return read_checkpoint(folder).facts["history"]["losses"][0]
     for flag in ("--augment", "--no_augment"):
         call("train.py", "covid_resnet", "--data_dir", phantoms, "--layers", 18, "--epoch", 2, "--batch_size", 10,
              "--save_dir", tmp_path / flag, "--max_steps", 1, flag)
-    published, none, some = (first_losses(folder) for folder in (trained[0], tmp_path / "--no_augment",
-                                                                 tmp_path / "--augment"))
+    published, none, some = (first_loss(folder) for folder in (trained[0], tmp_path / "--no_augment",
+                                                               tmp_path / "--augment"))
     assert published == none != some
 
 
@@ -254,6 +255,9 @@ def test_cam_in_bfloat16_says_what_it_costs(trained, phantoms, tmp_path):
                         *plain, "--save_dir", tmp_path / "none", status=2)
         assert f"{' '.join(plain)} runs the network in plain Paddle" in error
     assert not list((tmp_path / "none").rglob("*.png"))
+    out, error = call("cam.py", "covid_resnet", tmp_path / "Nodule-0000.png", "--ckpt", checkpoint, "--precision",
+                      "bfloat16", "--save_dir", tmp_path / "none", status=2)
+    assert "none of the images can be read" in out and "Nodule-0000.png" in error
 
 
 @pytest.mark.parametrize("method", ["eigencam", "scorecam"])

@@ -67,7 +67,10 @@ def arguments():
 
 
 def main(args) -> int:
+    import numpy as np
+
     from cxr import cam, distributed
+    from cxr.data import XrayDataset
     from cxr.download import fetch_published
     from cxr.errors import InputError
     from cxr.explain import (
@@ -111,8 +114,9 @@ def main(args) -> int:
     # The randomisation check shuffles the model's weights, which an exported network would not notice.
     if args.engine != "dygraph" and layer in (None, last) and not args.faithfulness:
         predictor = Predictor(model, args.engine, precision=args.precision)
-        if args.precision != "float32" and (some := readable(images, restored.preprocess)):
-            print(precision_cost(predictor, model, some))
+        if args.precision != "float32":
+            unlabelled = XrayDataset("", [path for path, _ in images], np.zeros(len(images)), (), restored.preprocess)
+            print(precision_cost(predictor, model, unlabelled))
         model, layer = EngineModel(model, predictor), EngineModel.LAYER
     elif args.precision != "float32":
         plain = ("--engine dygraph" if args.engine == "dygraph" else
@@ -153,21 +157,6 @@ def main(args) -> int:
     if done.failures:
         return fail(f"{len(done.failures)} of {len(images)} images could not be done, see above.")
     return 0
-
-
-def readable(images, preprocess, most: int = 16) -> list:
-    """Up to `most` images from all over the list, as `precision_cost` takes them; those that cannot be read are left
-    out here and named at the end."""
-    from contextlib import suppress
-
-    from cxr.errors import InputError
-    from cxr.images import read_bytes, read_file
-
-    inputs = []
-    for path, _ in images[::-(-len(images) // most)]:
-        with suppress(InputError):
-            inputs.append((preprocess(read_bytes(read_file(path), str(path))), 0))
-    return inputs
 
 
 if __name__ == "__main__":
