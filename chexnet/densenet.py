@@ -11,6 +11,7 @@ from functools import partial
 import paddle
 from paddle import nn
 
+from cxr.device import ensure
 from cxr.weights import load_weights
 
 # layers: (channels after the stem, growth rate, dense layers in each block)
@@ -91,6 +92,7 @@ class DenseNet(nn.Layer):
 
     def __init__(self, layers: int = 121, class_num: int = 1000, dropout: float = 0.0):
         super().__init__()
+        ensure()                                 # weights made on a GPU that computes wrong are zeros
         if layers not in CONFIGS:
             raise ValueError(f"DenseNet has {', '.join(map(str, CONFIGS))} layers, not {layers}.")
         channels, growth, blocks = CONFIGS[layers]

@@ -15,6 +15,7 @@ from covid_resnet.schedule import CosineWarmup
 from cxr import phantom, pictures
 from cxr.cam import GradCAM
 from cxr.checkpoint import claim
+from cxr.device import chosen
 from cxr.files import write_csv
 from cxr.inference import Predictor, predict
 from cxr.localisation import chance, hits, scale_box
@@ -55,7 +56,7 @@ def run_demo(save_dir: Path, per_class: int, epochs: int, seed: int) -> DemoResu
     train_set, val_set, test_set = (data.CovidDataset(xrays, lists[part], PREPROCESS, names, seed)
                                     for part in ("train", "val", "test"))
     print(f"Drew {per_class} phantoms of each of {', '.join(names)}; training ResNet{LAYERS} on {len(train_set)} of "
-          f"them ({paddle.get_device()}).", flush=True)
+          f"them ({chosen() or paddle.get_device()}).", flush=True)
     paddle.seed(seed)
     model = CovidResNetRecipe().build(len(names), layers=LAYERS)
     settings = Settings(save_dir, epochs, BATCH_SIZE, "accuracy", seed=seed)

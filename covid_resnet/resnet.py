@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from paddle import nn
 
+from cxr.device import ensure
+
 
 def _conv_bn(channels: int, filters: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
     layers = [nn.Conv2D(channels, filters, kernel, stride=stride, padding=kernel // 2, bias_attr=False),
@@ -75,6 +77,7 @@ class ResNet(nn.Layer):
 
     def __init__(self, layers: int, num_classes: int):
         super().__init__()
+        ensure()                                 # weights made on a GPU that computes wrong are zeros
         if layers not in CONFIGS:
             raise ValueError(f"ResNet has {', '.join(map(str, CONFIGS))} layers, not {layers}.")
         block, depths, widths = CONFIGS[layers]

@@ -30,8 +30,8 @@ def make_api(service: Service) -> FastAPI:
 
     @api.get("/health")
     async def health() -> dict:
-        """Whether the service is up."""
-        return {"status": "ok"}
+        """Whether the service is up, what it computes on, and why that is not the GPU that somebody might expect."""
+        return {"status": "ok", "device": service.device.name, "notes": list(service.device.notes)}
 
     @api.get("/models")
     def models() -> list[dict]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from prettytable import PrettyTable
 
+from cxr.device.diagnosis import processor
 from cxr.errors import InputError
 from cxr.files import write_json
 from cxr.runtime import usable_cores
@@ -93,12 +94,7 @@ def machine() -> dict[str, str]:
     """What the figures were measured on: processor, cores, versions."""
     import paddle
 
-    processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        processor = models[0] if models else processor
-    return {"processor": processor, "cores": str(usable_cores()), "device": paddle.get_device(),
+    return {"processor": processor(), "cores": str(usable_cores()), "device": paddle.get_device(),
             "paddle": paddle.__version__, "python": platform.python_version(), "numpy": np.__version__}
 
 

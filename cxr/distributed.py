@@ -27,6 +27,12 @@ def world() -> int:
     return int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
 
 
+def local_gpu() -> int | None:
+    """Number of the GPU that the launcher gave to this process of several; None with one process or without GPUs."""
+    number = os.environ.get("FLAGS_selected_gpus", "")  # noqa: SIM112  Paddle's name
+    return int(number) if world() > 1 and number.isdigit() else None
+
+
 def start() -> None:
     """Connect the processes (NCCL on GPUs, gloo on CPUs), and let all but rank 0 be quiet. Call it once."""
     if world() == 1:

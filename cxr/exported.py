@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import uuid
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from paddle import nn
 
 from cxr.errors import InputError
 from cxr.files import sha256, write_json
+from cxr.folders import writable_cache
 from cxr.runtime import threads
 
 _MANIFEST = "manifest.json"
@@ -50,22 +51,30 @@ class _Program:
     portable = False                             # whether the program must be in the format of Paddle 2
 
     def __init__(self, model, cache: Path, precision: str):
-        folder = cache / f"{type(model).__name__}-{fingerprint(model, self.portable)[:32]}"
-        if not complete(folder):
-            export(model, folder, self.portable)
+        name = f"{type(model).__name__}-{fingerprint(model, self.portable)[:32]}"
+        folder = cache / name
+        if not complete(folder):                 # it may be there, ready, where nothing can be written
+            folder = self._export(model, cache, name)
         try:
             self._load(folder, precision)
         except Exception:                        # of another build, or damaged: once more from the weights
             shutil.rmtree(folder, ignore_errors=True)
-            export(model, folder, self.portable)
+            folder = self._export(model, cache, name)
             try:
                 self._load(folder, precision)
             except Exception as error:
                 raise InputError(f"{type(self).__name__} cannot run this network ({error}): choose another --engine."
                                  ) from error
-        os.utime(folder)                         # the least recently used are dropped first
-        _prune(cache)
+        with suppress(OSError):
+            os.utime(folder)                     # the least recently used are dropped first
+        _prune(folder.parent)
         self._lock = threading.Lock()            # buffers and queues belong to one call at a time
+
+    def _export(self, model, cache: Path, name: str) -> Path:
+        folder = writable_cache(cache) / name
+        if not complete(folder):
+            export(model, folder, self.portable)
+        return folder
 
     def _load(self, folder: Path, precision: str) -> None:
         raise NotImplementedError
@@ -153,13 +162,6 @@ class OpenVINO(_Program):
         self._network.reshape([1, 3, *size])
         self._queue = AsyncInferQueue(self._core.compile_model(self._network, "CPU", self._options))
         self._size = size
-
-
-def default_cache() -> Path:
-    """`CXR_CACHE`, or `paddle-cxr` in the user's cache folder."""
-    if "CXR_CACHE" in os.environ:
-        return Path(os.environ["CXR_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle-cxr"
 
 
 def fingerprint(model, portable: bool = False) -> str:

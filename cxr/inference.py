@@ -6,6 +6,7 @@ Interface and numbers are the same.
 """
 from __future__ import annotations
 
+import copy
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,9 +15,12 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from cxr.device import ensure
+from cxr.device.guards import REMEDY, SameScores
 from cxr.distributed import merge, share
 from cxr.errors import InputError
-from cxr.exported import LogitsAndFeatures, OpenVINO, PaddleInference, default_cache, input_spec
+from cxr.exported import LogitsAndFeatures, OpenVINO, PaddleInference, input_spec
+from cxr.folders import wanted_cache
 from cxr.metrics import scores_from_logits
 from cxr.parallel import batches, default_workers
 from cxr.progress import progress
@@ -47,7 +51,9 @@ class Predictor:
             or AMX, changes scores in the second decimal (`precision_cost` measures it); "float16" on GPUs. On GPUs
             both are `paddle.amp`, level O1.
 
-    Raises `InputError` for an engine or precision that does not exist or does not run on this device.
+    On a GPU the first images are computed on the CPU as well, and a difference that rounding does not explain refuses
+    the device. Raises `InputError` then, for a GPU whose known answers are wrong (`cxr.device`), and for an engine or
+    precision that does not exist or does not run on this device.
     """
 
     def __init__(self, model, engine: str = "auto", cache_dir: str | os.PathLike | None = None,
@@ -55,6 +61,7 @@ class Predictor:
         for name, value, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
             if value not in known:
                 raise InputError(f"the {name} is one of {', '.join(known)}, not '{value}'.")
+        ensure()
         on_cpu = paddle.get_device() == "cpu"
         if engine == "auto":
             engine = fast_engines()[0]
@@ -70,9 +77,11 @@ class Predictor:
         self.activation = model.activation
         self.precision = precision
         if engine in _EXPORTED:
-            self._run = _EXPORTED[engine](model, Path(cache_dir) if cache_dir else default_cache(), precision)
+            self._run = _EXPORTED[engine](model, Path(cache_dir) if cache_dir else wanted_cache(), precision)
         else:
             self._run = _InProcess(model, engine == "compiled", precision)
+        if not on_cpu:
+            self._run = ComparedWithCpu(self._run, model, precision)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 to probabilities (B, K) and features (B, C, h, w), float32."""
@@ -136,23 +145,76 @@ class _InProcess:
         return tuple(result.astype("float32").numpy() for result in results)
 
 
+class ComparedWithCpu:
+    """An engine of a GPU whose first images are computed on the CPU too: known answers do not know this network.
+
+    Args:
+        run: (B, 3, H, W) to logits (B, K) and features, the engine.
+        model: what it runs; a copy of it computes on the CPU, once.
+        precision: of the engine; at less than float32 more may differ.
+    """
+
+    _IMAGES = 2
+    _TOLERANCE = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.05}         # of probabilities; GPUs round in TF32
+
+    def __init__(self, run, model, precision: str):
+        self._run, self._model, self._most = run, model, self._TOLERANCE[precision]
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        results = self._run(x)
+        if self._model is not None and len(x):
+            self._compare(x[:self._IMAGES], results[0][:self._IMAGES])
+            self._model = None
+        return results
+
+    def _compare(self, x: np.ndarray, logits: np.ndarray) -> None:
+        device, activation = paddle.get_device(), self._model.activation
+        expected = on_the_cpu(self._model, x)
+        if not np.isfinite(expected).all():
+            return                               # the weights are at fault, and the caller says so
+        got, right = (scores_from_logits(own[:, None].astype("float64"), activation) for own in (logits, expected))
+        gap = np.abs(got - right).max()
+        if not gap <= self._most:
+            raise InputError(f"{device} gives other scores than the CPU for the same image (the first class "
+                             f"{got.flat[0]:.4f} instead of {right.flat[0]:.4f}, any by up to {gap:.4f}): {REMEDY}.")
+
+
+def on_the_cpu(model, x: np.ndarray) -> np.ndarray:
+    """Logits (B, K) of a copy of `model` on the CPU, in float32; Paddle's device is as before afterwards."""
+    device = paddle.get_device()
+    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    copied = copy.deepcopy(model)
+    try:
+        paddle.set_device("cpu")
+        copied.to("cpu")
+        copied.set_state_dict(state)
+        copied.eval()
+        with paddle.no_grad():
+            return copied.logits(copied.features(paddle.to_tensor(x))).numpy()
+    finally:
+        paddle.set_device(device)
+
+
 def predict(predictor: Predictor, dataset, batch_size: int = 32, workers: int | None = None,
             desc: str = "evaluate") -> np.ndarray:
     """Logits of every image of `dataset`, in its order: (N, crops, K) float32.
 
     The transform of the data set gives (3, H, W), which counts as one crop, or (crops, 3, H, W). Several processes
-    share the images, and each gets all logits.
+    share the images, and each gets all logits. Where different images get the same logits it warns, or raises
+    `InputError` on a device that has not been checked.
     """
     workers = default_workers() if workers is None else workers
-    results = []
+    results, same = [], SameScores()
     indices = share(range(len(dataset)))
     with progress(None, total=len(indices), desc=desc) as bar:
         for images, _ in batches(dataset, indices, batch_size, workers):
             if images.ndim == 4:
                 images = images[:, None]
-            logits = predictor.logits(images.reshape(-1, *images.shape[2:]))
-            results.append(logits.reshape(*images.shape[:2], -1))
+            logits = predictor.logits(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1)
+            same.see(images, logits)
+            results.append(logits)
             bar.update(len(images))
+    same.check(paddle.get_device())
     return merge(np.concatenate(results) if results else np.zeros((0,), "float32"), len(dataset))
 
 

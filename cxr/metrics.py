@@ -12,6 +12,8 @@ import numpy as np
 from prettytable import PrettyTable
 from scipy.special import expit, log_expit, log_softmax, logsumexp, softmax
 
+from cxr.device.guards import check_probabilities
+
 
 def auroc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Area under the ROC curve of each class: scores and 0/1 labels (N, K) to (K,) float64.
@@ -114,8 +116,10 @@ def evaluate_scores(scores: np.ndarray, labels: np.ndarray, class_names: Sequenc
     """The same from probabilities (N, K) and their loss.
 
     Precision, recall and F1 take the highest score for exclusive classes and a threshold of 0.5 for independent
-    ones. What is 0/0 (the precision of a class never predicted) is `nan`.
+    ones. What is 0/0 (the precision of a class never predicted) is `nan`. Raises `InputError` for probabilities that
+    cannot be.
     """
+    check_probabilities(scores, activation, "the probabilities")
     truth = truth_of(labels, len(class_names), activation)
     if activation == "sigmoid":
         chosen, confusion = scores >= 0.5, None

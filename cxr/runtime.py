@@ -7,7 +7,7 @@ is left to choose for itself: told the same it would give up AVX-512, and a fift
 
 Pillow (or something else that brings zlib) must also be loaded before Paddle 2, whose library exports a zlib
 of its own: the other way round neither Pillow nor OpenCV can read PNG files any more, and trying damages
-memory until the process crashes. Nothing mends that afterwards.
+memory until the process crashes. Nothing mends that afterwards, so importing `cxr` is refused then.
 
 glibc gives large blocks back to the system with every `free` and faults them in again, page by page, with the next
 `malloc`. Paddle frees and allocates every intermediate result, so it is told to keep up to a gigabyte: 5-20 % more
@@ -73,9 +73,14 @@ def keep_memory(environ: Mapping[str, str] = os.environ) -> None:
 def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set what is unset and load Pillow. Called once, when `cxr` is first imported.
 
-    Where Paddle came first, its threads are still set right, and a warning names what can no longer be mended.
+    Where Paddle came first, its threads are still set right, and a warning names what can no longer be mended. Raises
+    `ImportError` where its zlib would crash this process.
     """
     too_late = "paddle" in sys.modules
+    if too_late and png_is_broken():
+        raise ImportError("Paddle was imported before any library that reads images, and its zlib breaks PNG files: "
+                          "they cannot be read or written, and trying may crash this process. Start again, and import "
+                          "chexnet, covid_resnet or cxr first.")
     wanted = settings(usable_cores(), by_amd())
     if too_late and ("OMP_NUM_THREADS" not in environ or _one_thread_by_paddle(environ)):
         environ["OMP_NUM_THREADS"] = wanted["OMP_NUM_THREADS"]
@@ -85,10 +90,6 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     if too_late and missing:
         warnings.warn(f"Paddle was imported before cxr, so {' and '.join(missing)} came too late and the CPU may run "
                       "several times slower: import chexnet, covid_resnet or cxr first.", RuntimeWarning, stacklevel=3)
-    if too_late and png_is_broken():
-        warnings.warn("Paddle was imported before any library that reads images, and its zlib breaks PNG files: they "
-                      "cannot be read or written, and trying may crash this process. Start again, and import chexnet, "
-                      "covid_resnet or cxr first.", RuntimeWarning, stacklevel=3)
     keep_memory(environ)
     import PIL._imaging  # noqa: F401
 

@@ -17,6 +17,7 @@ import numpy as np
 from cxr.boxes import Geometry
 from cxr.catalogue import Catalogue, Checkpoint, Loaded
 from cxr.desk import Desk
+from cxr.device import apply, chosen, use
 from cxr.errors import naming
 from cxr.images import image_notes
 from cxr.manifest import BOX_THRESHOLD, Subject, manifest
@@ -105,9 +106,10 @@ class Reading:
 
 
 def _dynamic() -> None:
-    """Paddle keeps its mode for each thread, and a new one may find itself building static graphs."""
+    """Paddle keeps mode and device for each thread, and a new one may find itself building static graphs."""
     from cxr.runtime import load_paddle
     load_paddle().disable_static()
+    apply()
 
 
 class Service:
@@ -115,11 +117,14 @@ class Service:
 
     `read` and `explain` compute in the calling thread; hand them to `desk` (`desk.submit(service.read, ...)`), which
     bounds how many run at once.
+
+    `device`: what is computed on, chosen by `cxr.device.use` before, with its notes for whoever looks at results.
     """
 
     def __init__(self, recipes: Mapping[str, Recipe], folders: Sequence[Path], limits: Limits | None = None,
                  engine: str = "auto"):
         self.limits, self.engine = limits or Limits(), engine
+        self.device = chosen() or use()
         self.recipes, self.catalogue = recipes, Catalogue(recipes, folders)
         self.desk = Desk(self.limits.computing, self.limits.waiting, _dynamic)
         self._models: OrderedDict[Checkpoint, Loaded] = OrderedDict()

@@ -15,6 +15,8 @@ import numpy as np
 import paddle
 
 from cxr import checkpoint
+from cxr.device import ensure
+from cxr.device.guards import check_loss, check_share
 from cxr.distributed import gather, rank, reduce_step, same_start, share, world
 from cxr.errors import InputError
 from cxr.history import History, VisualLog
@@ -106,8 +108,10 @@ def fit(model, train_set, val_set, optimizer, scheduler, settings: Settings, met
         saved: what `cxr.checkpoint.claim` gave, to go on from; the weights then end as if never interrupted.
         identity: what else makes a run the same one, for example its flags; `saved` must agree with it.
 
-    Raises `InputError` when the loss is no longer a number or the disk is full; what was saved before stays.
+    Raises `InputError` when the loss is no longer a number, a figure is one that cannot be, the GPU computes wrong
+    (`cxr.device`), or the disk is full; what was saved before stays.
     """
+    ensure()
     trainer = _Trainer(model, train_set, val_set, optimizer, scheduler, settings, meta, identity or {})
     if saved:
         trainer.restore(saved)
@@ -267,6 +271,8 @@ class _Trainer:
         if not math.isfinite(loss):
             raise InputError(f"the training loss became {loss} in epoch {at.epoch}: lower --learning_rate; "
                              f"what was saved in {self.folder} before stays.")
+        check_loss(loss, f"the training loss in epoch {at.epoch}")
+        check_share(accuracy, f"the training accuracy in epoch {at.epoch}")
         at.rate = self.optimizer.get_lr()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -363,4 +369,7 @@ def validate(model, dataset, batch_size: int, workers: int) -> Report:
     logits = predict(Predictor(model, "dygraph"), dataset, batch_size, workers, desc="validate")
     if not np.isfinite(logits).all():
         raise InputError("the weights diverged, the model's scores are no numbers: lower --learning_rate.")
-    return evaluate(logits, dataset.labels, dataset.class_names, model.activation)
+    report = evaluate(logits, dataset.labels, dataset.class_names, model.activation)
+    if not math.isfinite(report.values["loss"]):
+        raise InputError(f"the validation loss is {report.values['loss']}: lower --learning_rate.")
+    return report

@@ -141,10 +141,13 @@ def test_a_second_builder_finds_the_firsts_files(model, tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_foreign_file_in_the_way_is_a_plain_error(model, tmp_path):
+def test_a_foreign_file_in_the_way_of_a_cache_that_was_asked_for_is_told(model, tmp_path):
     (tmp_path / "cache").write_text("no folder")
-    with pytest.raises(OSError):
-        Predictor(model, "onednn", tmp_path / "cache")
+    with pytest.warns(UserWarning, match="the cache .* cannot be written to"):
+        predictor = Predictor(model, "onednn", tmp_path / "cache")
+    x = images(1, 3, 64, 64)
+    assert np.abs(predictor(x)[0] - Predictor(model, "dygraph")(x)[0]).max() < 1e-5
+    assert (tmp_path / "cache").read_text() == "no folder"
 
 
 @pytest.mark.parametrize("there, chosen", [(True, OpenVINO), (False, PaddleInference)])
@@ -230,3 +233,62 @@ def test_the_commands_know_the_engines():
     tools = Path(__file__).resolve().parent.parent / "tools"
     told = runpy.run_path(str(tools / "_cli.py"))
     assert told["ENGINES"] == inference.ENGINES and told["PRECISIONS"] == inference.PRECISIONS
+
+
+class Engine:
+    """Stands in for the engine of a GPU: what the network really gives, times `factor`."""
+
+    def __init__(self, model, factor):
+        self.plain, self.factor, self.calls = Predictor(model, "dygraph"), factor, 0
+
+    def __call__(self, x):
+        self.calls += 1
+        logits = self.plain.logits(x)
+        return self.factor * logits, np.zeros((len(x), 1))
+
+
+def test_the_first_images_of_a_gpu_are_held_against_the_cpu(model):
+    x = images(5, 3, 64, 64)
+    engine = Engine(model, 1.0005)                           # as much as TF32 does
+    guarded = inference.ComparedWithCpu(engine, model, "float32")
+    for _ in range(2):
+        assert guarded(x)[0].shape == (5, 3)
+    assert engine.calls == 2
+    guarded = inference.ComparedWithCpu(Engine(model, 0.0), model, "float32")
+    for _ in range(2):                                       # a refusal is no permission to go on
+        with pytest.raises(InputError, match="gives other scores than the CPU.*go on with --device cpu"):
+            guarded(x)
+
+
+def test_only_weights_that_diverged_give_no_numbers_unpunished(model):
+    """Their scores are nobody's fault: the caller names the checkpoint."""
+    broken = ResNet(18, 3)
+    broken.fc.bias.set_value(np.full(3, np.nan, "float32"))
+    broken.eval()
+    assert np.isnan(inference.ComparedWithCpu(Engine(broken, 1.0), broken, "float32")(images(1, 3, 64, 64))[0]).all()
+    with pytest.raises(InputError, match="nan"):             # numbers on the CPU, none on the device
+        inference.ComparedWithCpu(Engine(model, np.nan), model, "float32")(images(1, 3, 64, 64))
+
+
+def test_a_copy_on_the_cpu_leaves_model_and_device_alone(model):
+    before = {key: value.numpy().copy() for key, value in model.state_dict().items()}
+    x = images(2, 3, 64, 64)
+    assert np.abs(inference.on_the_cpu(model, x) - Predictor(model, "dygraph").logits(x)).max() < 1e-6
+    assert paddle.get_device() == "cpu"
+    for key, value in model.state_dict().items():
+        assert (value.numpy() == before[key]).all()
+
+
+def test_prediction_says_where_a_network_does_not_look_at_its_images(model):
+    class Pictures:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return images(3, 64, 64) + index, 0
+
+    class Dead:
+        def logits(self, x):
+            return np.zeros((len(x), 2), "float32")
+    with pytest.warns(UserWarning, match="3 different images have scores that are equal to the last bit"):
+        predict(Dead(), Pictures(), 2, 0)

@@ -13,12 +13,34 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))                      # so that `python tools/train.py` works from a bare checkout
 
+
+
+def fail(message: str) -> int:
+    """Print one sentence to standard error and return the exit status for bad input."""
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    return 2
+
+
+def missing(error: ImportError) -> str:
+    """A sentence for a package that cannot be imported, with the line to type."""
+    if "libGL" in str(error) or "libgthread" in str(error) or "libglib" in str(error):
+        return (f"OpenCV lacks a library of the system ({error}): as root `apt-get install libgl1 libglib2.0-0`; "
+                "without root `pip uninstall opencv-python` and `pip install \"opencv-python-headless<4.12\"`, which "
+                "does without it.")
+    if error.name == "paddle":
+        return (f"Paddle is not installed for {sys.executable}: run `pip install -r requirements.txt`, or activate the "
+                "environment that has it; for a GPU newer than 2022 see the table in README.")
+    if isinstance(error, ModuleNotFoundError):
+        return (f"the package {error.name} is not installed for {sys.executable}: activate the virtual environment, or "
+                "run `pip install -r requirements.txt` (`python tools/install.py` where there is a Paddle already).")
+    return f"a package cannot be loaded ({error}): run `python tools/doctor.py`, which tells what is installed."
+
+
 try:
     from cxr.errors import InputError
     from cxr.recipe import Recipe
-except ModuleNotFoundError as missing:
-    sys.exit(f"The package {missing.name} is not installed for {sys.executable}: activate the virtual environment, or "
-             "run `pip install -r requirements.txt`.")
+except ImportError as error:
+    sys.exit(fail(missing(error)))
 
 
 def recipes() -> dict[str, Recipe]:
@@ -61,6 +83,14 @@ def add_engine(sub: argparse.ArgumentParser) -> None:
                           "measured and printed (default: %(default)s)")
 
 
+def add_device(sub: argparse.ArgumentParser) -> None:
+    """The flag `--device`."""
+    sub.add_argument("--device", metavar="auto|cpu|gpu|gpu:N",
+                     help="what computes: auto takes the first GPU that a check of some seconds finds to compute right "
+                          "(its verdict is kept), and else the CPU, saying why; tools/doctor.py tells more (default: "
+                          "CXR_DEVICE, or auto)")
+
+
 STATUS = "exit status: 0 done, 2 bad input (one sentence says which file and what to do), 130 interrupted."
 
 
@@ -80,19 +110,24 @@ def not_negative(text: str) -> int:
     return value
 
 
-def run(command: Callable[[], int | None], paddle: bool = True) -> None:
+def run(command: Callable[[], int | None], paddle: bool = True, device: str | None = "cpu") -> None:
     """Run a command's body and exit: bad input and full disks get a sentence, Ctrl-C a word, no traceback.
 
-    `paddle=False` for a body that does without it, and so starts at once.
+    `paddle=False` for a body that does without it, and so starts at once. `device`: what --device was given,
+    None for its default; commands without it compute next to nothing, and do that on the CPU.
     """
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     try:
         if paddle:
+            from cxr.device import use
             from cxr.runtime import load_paddle
             load_paddle()
+            use(device)
         status = command() or 0
     except InputError as error:
         status = fail(str(error))
+    except ImportError as error:
+        status = fail(missing(error))
     except BrokenPipeError:                        # `| head` closed the pipe: nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
@@ -121,9 +156,3 @@ def writable(folder: Path) -> Path:
     except OSError as error:
         raise InputError(f"{folder} cannot be written to ({error.strerror}): choose another --save_dir.") from None
     return folder
-
-
-def fail(message: str) -> int:
-    """Print one sentence to standard error and return the exit status for bad input."""
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
-    return 2

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from _cli import ROOT, fail, parser, recipes
+from _cli import ROOT, add_device, fail, parser, recipes
 
 EXAMPLES = """\
   streamlit run tools/app.py                                            # then open http://localhost:8501
@@ -17,6 +17,7 @@ def arguments():
     main.add_argument("--ckpt_dir", type=Path, action="append", metavar="FOLDER",
                       help="folder to offer checkpoints from, with its subfolders; may be given several times "
                            "(default: pretrained_models and output)")
+    add_device(main)
     return main.parse_args()
 
 
@@ -26,8 +27,12 @@ def main(streamlit) -> None:
     @streamlit.cache_resource(show_spinner=False)
     def service():
         """What all sessions share, made once."""
+        from cxr.device import use
+        from cxr.runtime import load_paddle
         from cxr.service import Service
 
+        load_paddle()
+        use(arguments().device)
         keep_uploads_in_memory()
         folders = arguments().ckpt_dir or [ROOT / "pretrained_models", ROOT / "output", Path("output").resolve()]
         return Service(recipes(), folders)

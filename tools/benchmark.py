@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
-from _cli import ROOT, parser, positive, run
+from _cli import ROOT, add_device, parser, positive, run
 
 EXAMPLES = """\
   python tools/benchmark.py inference                                   # scores and maps, images a second
@@ -40,6 +41,7 @@ def arguments():
                       help="inference and train: a program that prints `ready`, then runs once for every line that it "
                            "reads and prints a line; may be given several times")
     main.add_argument("--bfloat16", action="store_true", help="inference, pipeline: also the engine at that precision")
+    add_device(main)
     main.add_argument("--images", type=Path, metavar="FOLDER",
                       help="pipeline: X-rays, repeated up to --count (default: phantoms of 1024 x 1024)")
     main.add_argument("--count", type=positive, default=100, metavar="N",
@@ -253,4 +255,6 @@ WORKERS = {"plain-chexnet-cam": partial(plain_forward, "chexnet-cam"),
 
 if __name__ == "__main__":
     args = arguments()
-    run(lambda: main(args))
+    if args.device:
+        os.environ["CXR_DEVICE"] = args.device           # for the workers
+    run(lambda: main(args), device=args.device)

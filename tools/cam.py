@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from _cli import add_engine, fail, not_negative, parser, positive, recipe_parsers, recipes, run, writable
+from _cli import add_device, add_engine, fail, not_negative, parser, positive, recipe_parsers, recipes, run, writable
 
 METHODS = ("cam", "gradcam", "gradcam++", "scorecam", "xgradcam", "ablationcam", "eigencam", "eigengradcam",
            "layercam")
@@ -59,6 +59,7 @@ def arguments():
                                  "data then")
         sub.add_argument("--list_layers", action="store_true", help="print the names for --layer, with output shapes")
         add_engine(sub)
+        add_device(sub)
         sub.add_argument("--batch_size", type=positive, default=8, help="images at once (default: %(default)s)")
         sub.add_argument("--num_workers", type=not_negative, metavar="N",
                          help="threads that read and write files (default: one a core)")
@@ -161,4 +162,4 @@ def main(args) -> int:
 
 if __name__ == "__main__":
     args = arguments()
-    run(lambda: main(args))
+    run(lambda: main(args), device=args.device)

@@ -2,7 +2,7 @@
 """The whole road in three minutes, offline: draw phantom X-rays, train, evaluate, explain."""
 from pathlib import Path
 
-from _cli import parser, positive, run, writable
+from _cli import add_device, parser, positive, run, writable
 
 EXAMPLES = """\
   python tools/demo.py
@@ -17,6 +17,7 @@ def arguments():
     main.add_argument("--per_class", type=positive, default=200, help="phantoms of each class (default: %(default)s)")
     main.add_argument("--epoch", type=positive, default=5, help="(default: %(default)s)")
     main.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    add_device(main)
     return main.parse_args()
 
 
@@ -33,4 +34,4 @@ def main(args) -> None:
 
 if __name__ == "__main__":
     args = arguments()
-    run(lambda: main(args))
+    run(lambda: main(args), device=args.device)

@@ -2,7 +2,7 @@
 """Say how good a checkpoint is."""
 from pathlib import Path
 
-from _cli import add_engine, not_negative, parser, positive, recipe_parsers, recipes, run, writable
+from _cli import add_device, add_engine, not_negative, parser, positive, recipe_parsers, recipes, run, writable
 
 EXAMPLES = """\
   python tools/eval.py covid_resnet --data_dir dataset                  # output/covid_resnet/best.pdparams
@@ -31,6 +31,7 @@ def arguments():
                                                        "checkpoint, or the folder report beside the predictions)")
         sub.add_argument("--batch_size", type=positive, default=32, help="images at once (default: %(default)s)")
         add_engine(sub)
+        add_device(sub)
         sub.add_argument("--num_workers", type=not_negative, metavar="N",
                          help="threads that read images (default: one a core)")
         sub.add_argument("--resamples", type=positive, default=1000, metavar="N",
@@ -222,4 +223,4 @@ def save(folder: Path, title: str, sections) -> None:
 
 if __name__ == "__main__":
     args = arguments()
-    run(lambda: main(args), paddle=not (args.predictions or args.compare))
+    run(lambda: main(args), paddle=not (args.predictions or args.compare), device=args.device)

@@ -2,7 +2,7 @@
 """The HTTP service: POST an image, get its scores and boxes as JSON."""
 from pathlib import Path
 
-from _cli import ROOT, parser, positive, recipes, run
+from _cli import ROOT, add_device, parser, positive, recipes, run
 
 EXAMPLES = """\
   python tools/serve.py                                                 # http://localhost:8000, described at /docs
@@ -18,6 +18,7 @@ def arguments():
     main.add_argument("--ckpt_dir", type=Path, action="append", metavar="FOLDER",
                       help="folder to take checkpoints from, with its subfolders; may be given several times "
                            "(default: pretrained_models and output)")
+    add_device(main)
     return main.parse_args()
 
 
@@ -41,4 +42,4 @@ def main(args) -> None:
 
 if __name__ == "__main__":
     args = arguments()
-    run(lambda: main(args))
+    run(lambda: main(args), device=args.device)

@@ -2,7 +2,7 @@
 """Train a model on a folder of X-rays."""
 import warnings
 
-from _cli import not_negative, parser, positive, recipe_parsers, recipes, run
+from _cli import add_device, not_negative, parser, positive, recipe_parsers, recipes, run
 
 EXAMPLES = """\
   python tools/train.py covid_resnet --data_dir dataset                 # dataset/COVID/*.png, dataset/Normal/*.png ...
@@ -12,8 +12,8 @@ EXAMPLES = """\
       --train_list dataset/labels/train_list.txt --val_list dataset/labels/val_list.txt
   python -m paddle.distributed.launch --gpus 0,1 tools/train.py chexnet ...   # one process for each GPU"""
 # What --resume may change: it alters no step. Lists are compared by their content.
-FREE = {"recipe", "data_dir", "train_list", "val_list", "patients", "save_dir", "resume", "overwrite", "save_every",
-        "max_steps", "patience", "num_workers", "cache_dir", "visualdl"}
+FREE = {"recipe", "device", "data_dir", "train_list", "val_list", "patients", "save_dir", "resume", "overwrite",
+        "save_every", "max_steps", "patience", "num_workers", "cache_dir", "visualdl"}
 
 
 def arguments():
@@ -24,6 +24,7 @@ def arguments():
         recipe = recipes()[name]
         recipe.add_train_arguments(sub)
         recipe.add_arch_arguments(sub)
+        add_device(sub)
         _add_schedule(sub, recipe)
         _add_start(sub.add_argument_group("where it starts"), recipe)
         _add_imbalance(sub.add_argument_group("unequal classes, uncertain labels"), recipe)
@@ -126,6 +127,7 @@ def train(recipe, args, saved) -> None:
     from cxr import distributed
     from cxr.audit import concerns
     from cxr.cache import ResizedImages
+    from cxr.device import chosen
     from cxr.preprocess import Augment
     from cxr.recipe import metadata
     from cxr.training import Settings, fit
@@ -159,7 +161,7 @@ def train(recipe, args, saved) -> None:
                         args.seed, args.num_workers, args.accumulate, args.save_every, args.label_smoothing,
                         args.class_weights == "balanced", args.balanced_sampling, args.amp, args.visualdl)
     optimizer, scheduler = recipe.optimizer(args, trainable(model), settings.steps_per_epoch(len(train_set)))
-    print(f"Training {args.recipe} on {paddle.get_device()} with {len(train_set)} images, "
+    print(f"Training {args.recipe} on {chosen()} with {len(train_set)} images, "
           f"validating with {len(val_set)}; "
           f"classes {', '.join(train_set.class_names)}.", flush=True)
     flags = {f"--{name}": value for name, value in {**vars(args), **arch}.items() if name not in FREE}
@@ -176,4 +178,4 @@ if __name__ == "__main__":
     if args.deterministic:
         from cxr.runtime import be_deterministic
         be_deterministic()
-    run(lambda: main(args))
+    run(lambda: main(args), device=args.device)

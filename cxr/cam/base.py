@@ -12,6 +12,7 @@ from cxr.cam.layers import find_layers
 from cxr.cam.probe import Probe
 from cxr.cam.state import evaluating, frozen
 from cxr.cam.targets import Targets
+from cxr.device import ensure
 from cxr.errors import InputError
 
 
@@ -49,6 +50,7 @@ class BaseCAM:
     differentiable = False   # whether the method asks for gradients
 
     def __init__(self, model, target_layers, reshape_transform=None, *, relu=None):
+        ensure()
         self.layers = find_layers(model, target_layers)
         self.several = isinstance(target_layers, (list, tuple)) and len(target_layers) > 1
         self.model = model

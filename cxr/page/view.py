@@ -103,6 +103,8 @@ def _page(make_service: Callable[[], Service]) -> None:
         service = make_service()
         if "checkpoints" not in st.session_state:    # once a session: reading the metadata of new files takes a moment
             st.session_state.checkpoints = service.catalogue.scan()
+    for note in service.device.notes:
+        st.warning(_plain(note))
     usable, refused = st.session_state.checkpoints
     if not usable:
         _no_models(service)

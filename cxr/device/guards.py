@@ -1,0 +1,73 @@
+"""Figures that cannot be: refused before they are printed, wherever they come from."""
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+
+from cxr.device.choice import checked
+from cxr.errors import InputError
+
+_SUM_TOLERANCE = 1e-3                            # of probabilities of exclusive classes, in float32 or half precision
+_ROUNDING = 1e-6                                 # of a mean of shares in float32
+REMEDY = ("that cannot be, so the device computes wrong numbers: go on with --device cpu (or CXR_DEVICE=cpu), and run "
+          "`python tools/doctor.py`")
+
+
+def check_share(value: float, what: str) -> None:
+    """Raises `InputError` where a share such as an accuracy is not in [0, 1]."""
+    if not -_ROUNDING <= value <= 1 + _ROUNDING:
+        raise InputError(f"{what} is {value:.4f}: {REMEDY}.")
+
+
+def check_loss(value: float, what: str) -> None:
+    """Raises `InputError` where a mean cross entropy is below 0; one that is no number is the caller's to explain."""
+    if math.isfinite(value) and value < -_ROUNDING:
+        raise InputError(f"{what} is {value:.4f}: {REMEDY}.")
+
+
+def check_probabilities(scores: np.ndarray, activation: str, what: str) -> None:
+    """Raises `InputError` where probabilities (N, K) leave [0, 1], or those of exclusive classes do not sum to 1."""
+    if not len(scores):
+        return
+    low, high = float(scores.min()), float(scores.max())
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):          # also where they are no numbers
+        raise InputError(f"{what} are between {low:.4f} and {high:.4f}: {REMEDY}.")
+    sums = scores.sum(axis=-1)
+    furthest = float(sums.flat[np.abs(sums - 1).argmax()])
+    if activation == "softmax" and abs(furthest - 1) > _SUM_TOLERANCE:
+        raise InputError(f"{what} of exclusive classes sum to {furthest:.4f}: {REMEDY}.")
+
+
+class SameScores:
+    """Notices when different images get scores that are equal to the last bit, which a network that works never gives.
+
+    `see` every batch, then `check`. It stops comparing as soon as two different images have different scores.
+    """
+
+    def __init__(self):
+        self._first: tuple[np.ndarray, np.ndarray] | None = None
+        self._different_images = 1
+        self._works = False
+
+    def see(self, images: np.ndarray, scores: np.ndarray) -> None:
+        """images (B, ...) and what the network gave for them, (B, ...)."""
+        for image, score in zip(images, scores):
+            if self._works:
+                return
+            if self._first is None:
+                self._first = image.copy(), score.copy()
+            elif not np.array_equal(image, self._first[0]):
+                self._different_images += 1
+                self._works = not np.array_equal(score, self._first[1])
+
+    def check(self, device: str) -> None:
+        """Say so: a warning on a device (Paddle's name) whose known answers were right, elsewhere an `InputError`."""
+        if self._works or self._different_images < 2:
+            return
+        same = f"{self._different_images} different images have scores that are equal to the last bit"
+        if not checked(device):
+            raise InputError(f"{same} on {device}, which has not been checked: {REMEDY}.")
+        warnings.warn(f"{same}: the network does not look at its input any more (its training diverged, or its weights "
+                      "are not what they should be), and its figures mean nothing.", stacklevel=3)

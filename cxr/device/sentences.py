@@ -1,0 +1,82 @@
+"""What is wrong with a GPU, and what its user can do, in a sentence."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cxr.device.hardware import Gpu
+from cxr.device.trial import Outcome
+
+PAGE = "https://www.paddlepaddle.org.cn/install/quick"          # where Paddle says how its CUDA builds are installed
+
+
+@dataclass(frozen=True)
+class Build:
+    """The Paddle that is installed. cuda: what it is built for, such as "11.8", "" for a CPU build. architectures: of
+    the code that it holds, such as ("61", "70"), empty where it does not say. rocm: for AMD's GPUs and their like."""
+    version: str
+    commit: str = ""
+    cuda: str = ""
+    architectures: tuple[str, ...] = ()
+    rocm: bool = False
+
+    def __str__(self) -> str:
+        return f"Paddle {self.version} ({f'CUDA {self.cuda}' if self.cuda else 'the CPU build'})"
+
+
+def installed_build() -> Build:
+    """The build of the Paddle that is imported."""
+    import paddle
+
+    own = paddle.version
+    cuda = paddle.version.cuda()
+    archs = getattr(own, "cuda_archs", list)()   # Paddle 3 has it
+    return Build(paddle.__version__, getattr(own, "commit", ""), cuda if cuda and cuda != "False" else "",
+                 tuple(str(arch) for arch in archs or ()), paddle.is_compiled_with_rocm())
+
+
+def covers(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool:
+    """Whether code for one of `architectures` runs on a GPU of that capability: of its generation, and not newer."""
+    major, minor = capability
+    return any(int(arch) // 10 == major and int(arch) % 10 <= minor for arch in architectures)
+
+
+def which_paddle(capability: tuple[int, int]) -> str:
+    """The remedy for a GPU that the installed Paddle holds no code for."""
+    if capability < (6, 1):
+        return "no Paddle on the public index holds code for it: use the CPU, or build Paddle yourself"
+    if capability < (9, 0):
+        return "install requirements.txt and the extra cuda11 (`pip install -r requirements.txt -e .[cuda11]`)"
+    cuda = "12.6" if capability < (10, 0) else "12.9"
+    return (f"install Paddle 3 built for CUDA {cuda} or newer from Paddle's own index in place of this one (choose it "
+            f"at {PAGE})")
+
+
+def explain(gpu: Gpu, build: Build, outcome: Outcome) -> str:
+    """Why `gpu` cannot be used, and the remedy: two clauses joined by a colon, without a full stop."""
+    held = build.architectures or outcome.architectures
+    detail = outcome.detail.lower()
+    if held and not covers(held, gpu.capability):
+        numbers = sorted((int(arch) // 10, int(arch) % 10) for arch in held)
+        holds = f"{numbers[0][0]}.{numbers[0][1]} to {numbers[-1][0]}.{numbers[-1][1]}"
+        own = f"{gpu.capability[0]}.{gpu.capability[1]}"
+        return (f"{build} holds code for capabilities {holds} and none for {own}, and {_symptom(outcome)}: "
+                f"{which_paddle(gpu.capability)}")
+    if "out of memory" in detail or "resourceexhausted" in detail:
+        return "its memory is full: end the other programs that use it (nvidia-smi lists them), or choose another GPU"
+    if "driver version is insufficient" in detail or "cuda error(35)" in detail:
+        return f"its driver is too old for CUDA {build.cuda}: update the NVIDIA driver"
+    if any(name in detail for name in ("cudnn", "cublas", "dynamic library", "libcu")):
+        library = "cuDNN 8 or another library of CUDA 11.8" if build.cuda.startswith("11") else "a library of CUDA"
+        remedy = ("`pip install -e .[cuda11]`, which this project then finds by itself"
+                  if build.version.startswith("2.") else f"install Paddle with its libraries as {PAGE} says")
+        return f"{library} was not found or does not fit ({outcome.detail}): {remedy}"
+    return (f"{_symptom(outcome)}: run `python tools/doctor.py` and look at the driver (nvidia-smi); if that is well, "
+            f"install the Paddle for this GPU (choose it at {PAGE})")
+
+
+def _symptom(outcome: Outcome) -> str:
+    return {"right": "all known answers are right",
+            "wrong": f"computes wrong numbers there without an error ({outcome.stage})",
+            "hung": f"hangs there ({outcome.stage}, given up after {outcome.detail})",
+            "aborted": f"crashes there ({outcome.stage}: {outcome.detail.rstrip('; ')})",
+            "failed": f"fails there ({outcome.stage}: {outcome.detail})"}[outcome.kind]

@@ -1,0 +1,103 @@
+"""The known answers, asked of one GPU in a process of its own: it may compute zeros, abort or hang."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxr.device.known_answers import EXPECTED, wrong
+
+TIME_LIMIT = 120.0                               # seconds; the first use of a GPU takes up to twenty
+# With the parent's path, whatever it was put together from.
+_CODE = ("import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+         "from cxr.device.known_answers import main; main(sys.argv[1])")
+_ARCHITECTURES = re.compile(r"with arch: ([\d ]+)")            # what Paddle 2.6 and 3 warn of
+_CUDNN = re.compile(r"cuDNN Version: ([\d.]+\d)")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the known answers came out.
+
+    kind: "right", "wrong" (numbers), "aborted" (the process died), "hung" (the time was up), "failed" (Paddle raised).
+    stage: the first that was not right, "" if all were. detail: what Paddle said, the signal, or the seconds waited.
+    architectures: those that Paddle warned to hold code for, such as ("61", "70"). cudnn: version that was loaded.
+    """
+    kind: str
+    stage: str = ""
+    detail: str = ""
+    architectures: tuple[str, ...] = ()
+    cudnn: str = ""
+
+
+def ask(device: str, command: Sequence[str] | None = None, seconds: float = TIME_LIMIT) -> Outcome:
+    """Have `device` (such as "gpu:0") compute the known answers.
+
+    Args:
+        command: prints the stages as `cxr.device.known_answers` does, by default that itself.
+        seconds: after which the process is killed.
+    """
+    path = [str(Path(__file__).resolve().parents[2]), *sys.path]
+    command = command or [sys.executable, "-c", _CODE, device, json.dumps(path)]
+    # Its warnings say what the GPU lacks. One process, whatever launcher started this one.
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.startswith(("PADDLE_", "FLAGS_selected_gpus"))}
+    environment["GLOG_minloglevel"] = "0"
+    try:
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=seconds)
+        status, out, said = done.returncode, done.stdout, done.stderr
+    except subprocess.TimeoutExpired as late:
+        status, out, said = None, late.stdout or b"", late.stderr or b""
+    return judge(status, out.decode(errors="replace"), said.decode(errors="replace"), seconds)
+
+
+def judge(status: int | None, out: str, said: str, seconds: float) -> Outcome:
+    """The outcome from exit status (None: killed after `seconds`), standard output and standard error."""
+    known = {"architectures": tuple(_first(_ARCHITECTURES, said).split()), "cudnn": _first(_CUDNN, said)}
+    left = list(EXPECTED)
+    for line in out.splitlines():
+        try:
+            answer = json.loads(line)
+            stage, numbers = answer["stage"], answer["numbers"]
+        except (ValueError, TypeError, KeyError):
+            continue                             # something else that a library printed
+        if not left or stage != left[0]:
+            break
+        if wrong(stage, numbers):
+            return Outcome("wrong", stage, **known)
+        left.pop(0)
+    if status is None:
+        return Outcome("hung", left[0] if left else "the end", f"{seconds:.0f} s", **known)
+    if status == 0 and not left:
+        return Outcome("right", **known)
+    stage = left[0] if left else "the end"
+    if status < 0 or status > 128 or "C++ Traceback" in said:
+        return Outcome("aborted", stage, _signal(status) + _reason(said), **known)
+    return Outcome("failed", stage, _reason(said), **known)
+
+
+def _first(pattern: re.Pattern, text: str) -> str:
+    found = pattern.search(text)
+    return found.group(1) if found else ""
+
+
+def _signal(status: int) -> str:
+    number = -status if status < 0 else status - 128
+    try:
+        return f"{signal.Signals(number).name}; "
+    except ValueError:
+        return f"status {status}; "
+
+
+def _reason(said: str) -> str:
+    """The line of an error output that says most: Paddle's own sentence, else the last one."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [line for line in lines if re.search(r"error|cannot|failed|not found|out of memory", line, re.IGNORECASE)
+               and not line.startswith(("File ", "Traceback"))]
+    return (telling or lines or [""])[-1][:300]

@@ -1,0 +1,66 @@
+"""What was found out about a GPU, kept for the next start: the known answers take seconds."""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from cxr.device.hardware import Gpu, Hardware
+from cxr.device.sentences import Build, covers
+from cxr.device.trial import Outcome, ask
+from cxr.files import write_json
+from cxr.folders import wanted_cache, writable_cache
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """outcome: of the known answers on a GPU. remembered: whether they were asked in an earlier run."""
+    outcome: Outcome
+    remembered: bool = False
+
+    @property
+    def right(self) -> bool:
+        return self.outcome.kind == "right"
+
+
+def verdict_of(gpu: Gpu, hardware: Hardware, build: Build, again: bool = False,
+               asked: Callable[[str], Outcome] = ask) -> Verdict:
+    """Whether `gpu` computes right: as remembered for this (GPU, driver, Paddle build), else found out now.
+
+    Remembered is what only another GPU, driver or Paddle changes: right answers, and a GPU without code for it. Full
+    memory, missing libraries and crashes may be mended by the next start, so they are asked for again.
+
+    Args:
+        again: ask even where a verdict is remembered.
+        asked: asks a device, by default in a process of its own.
+    """
+    name = f"gpu-{_key(gpu, hardware, build)}.json"
+    if not again and (old := _read(name)):
+        return Verdict(old, remembered=True)
+    outcome = asked(gpu.device)
+    held = build.architectures or outcome.architectures
+    if outcome.kind == "right" or (held and not covers(held, gpu.capability)):
+        write_json(writable_cache() / name, asdict(outcome))
+    else:
+        _forget(name)
+    return Verdict(outcome)
+
+
+def _key(gpu: Gpu, hardware: Hardware, build: Build) -> str:
+    own = [gpu.uuid, gpu.name, hardware.driver, build.version, build.commit, build.cuda]
+    return hashlib.sha256("\n".join(own).encode()).hexdigest()[:32]
+
+
+def _read(name: str) -> Outcome | None:
+    try:
+        facts = json.loads((wanted_cache() / name).read_text(encoding="utf-8"))
+        return Outcome(**{**facts, "architectures": tuple(facts["architectures"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _forget(name: str) -> None:
+    with suppress(OSError):
+        (wanted_cache() / name).unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""Where this project keeps what only saves time: exported networks and verdicts on GPUs."""
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from functools import cache
+from pathlib import Path
+
+from cxr.errors import InputError
+
+
+def wanted_cache() -> Path:
+    """`CXR_CACHE`, or `paddle-cxr` in the user's cache folder; nobody has looked whether it can be written to."""
+    if "CXR_CACHE" in os.environ:
+        return Path(os.environ["CXR_CACHE"])
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(home or Path.home() / ".cache") / "paddle-cxr"
+    except RuntimeError:                         # a user without a home, as containers have them
+        return _temporary()
+
+
+def writable_cache(folder: Path | None = None) -> Path:
+    """`folder` (default: `wanted_cache()`) if files can be made there, otherwise a temporary one that goes with the
+    process. Raises `InputError` where no folder at all can be written to."""
+    folder = folder or wanted_cache()
+    trial = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"")
+        trial.unlink()
+        return folder
+    except OSError as error:
+        if "CXR_CACHE" in os.environ or folder != wanted_cache():        # somebody asked for it
+            _warn_once(f"the cache {folder} cannot be written to ({error.strerror}): what would be kept there is made "
+                       "anew in every run.")
+        return _temporary()
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=3)
+
+
+@cache
+def _temporary() -> Path:
+    try:
+        folder = tempfile.mkdtemp(prefix="paddle-cxr-")
+    except OSError:
+        raise InputError("there is no folder that can be written to, not even for temporary files: name one with "
+                         "CXR_CACHE.") from None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
