@@ -27,6 +27,8 @@ import warnings
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
+from cxr import gpu_libraries
+
 
 def usable_cores() -> int:
     """Number of processors that this process may run on (`taskset` and cpusets heeded, CPU quotas not)."""
@@ -92,6 +94,7 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
                       "several times slower: import chexnet, covid_resnet or cxr first.", RuntimeWarning, stacklevel=3)
     keep_memory(environ)
     import PIL._imaging  # noqa: F401
+    gpu_libraries.prepare(environ)
 
 
 def _one_thread_by_paddle(environ: Mapping[str, str], begun: Path = Path("/proc/self/environ")) -> bool:

@@ -16,10 +16,10 @@ from cxr.errors import InputError
 H200 = Gpu(0, "NVIDIA H200", (9, 0), 140 << 30, "aa")
 A100 = Gpu(1, "NVIDIA A100", (8, 0), 40 << 30, "bb")
 ADA = Gpu(0, "NVIDIA RTX 4090", (8, 9), 24 << 30, "cc")
-GPU_2 = Build("2.6.2", "8ce0de", "11.8")
+GPU_2 = Build("2.6.2", "8ce0de", "11.8", ("61", "70", "75", "80", "86"))
 CPU_3 = Build("3.3.1", "768849")
-OF_2 = ("61", "70", "75", "80", "86")
-ZEROS = Outcome("wrong", "fill", architectures=OF_2)
+OF_2 = GPU_2.architectures
+ZEROS = Outcome("wrong", "fill", no_code=True, cudnn="9.14")         # as an H200 gave
 
 
 def answers(stages=EXPECTED):
@@ -138,6 +138,9 @@ def test_remedy_by_generation(capability, remedy):
     gpu = Gpu(0, "x", capability, 1, "x")
     build = Build("3.3.1", cuda="13.0", architectures=("80",))
     assert remedy in explain(gpu, build, Outcome("wrong", "fill"))
+    unknown = Build("2.6.2", cuda="12.0")                # one that says itself that it holds no code
+    assert f"holds no code for {capability[0]}.{capability[1]}, and computes" in explain(
+        gpu, unknown, Outcome("wrong", "fill", no_code=True))
 
 
 # --- the process of its own, with stand-ins that really compute zeros, die and hang
@@ -175,7 +178,10 @@ def test_what_paddle_said_is_kept():
             "PreconditionNotMetError: Cannot load cudnn shared library.\n  [Hint: y]\n")
     outcome = judge(1, answers(list(EXPECTED)[:6]), said, 1)
     assert outcome == Outcome("failed", "convolution", "PreconditionNotMetError: Cannot load cudnn shared library.",
-                              OF_2, "9.14")
+                              OF_2, cudnn="9.14")
+    said = ("W1126 14:12:56.323468 560 gpu_resources.cc:106] The GPU compute capability in your current machine is 90, "
+            "which is not supported by Paddle, it is recommended to install\n")
+    assert judge(0, answers().replace("0.75", "0.0", 1), said, 1) == Outcome("wrong", "fill", no_code=True)
     assert judge(134, "", "C++ Traceback (most recent call last):\nthrust failed", 1).kind == "aborted"
 
 
@@ -201,18 +207,18 @@ def asking(outcome):
     return asked
 
 
-@pytest.mark.parametrize("outcome, kept", [
-    (Outcome("right"), True), (ZEROS, True), (Outcome("aborted", "sorting", "SIGABRT", OF_2), True),
-    (Outcome("hung", "fill", "120 s"), False), (Outcome("failed", "convolution", "cudnn"), False)])
-def test_a_verdict_is_kept_for_gpu_driver_and_paddle(own_folder, outcome, kept):
-    machine, asked = Hardware((H200,), "580.1"), asking(outcome)
-    assert verdict_of(H200, machine, GPU_2, asked=asked) == Verdict(outcome)
-    assert verdict_of(H200, machine, GPU_2, asked=asked) == Verdict(outcome, remembered=kept)
+@pytest.mark.parametrize("gpu, outcome, kept", [
+    (A100, Outcome("right"), True), (H200, ZEROS, True), (H200, Outcome("aborted", "sorting", "SIGABRT"), True),
+    (A100, Outcome("hung", "fill", "120 s"), False), (A100, Outcome("failed", "convolution", "cudnn"), False)])
+def test_a_verdict_is_kept_for_gpu_driver_and_paddle(own_folder, gpu, outcome, kept):
+    machine, asked = Hardware((gpu,), "580.1"), asking(outcome)
+    assert verdict_of(gpu, machine, GPU_2, asked=asked) == Verdict(outcome)
+    assert verdict_of(gpu, machine, GPU_2, asked=asked) == Verdict(outcome, remembered=kept)
     assert len(asked.calls) == (1 if kept else 2)
     before = len(asked.calls)
-    for others in ((A100, machine, GPU_2), (H200, Hardware((H200,), "590"), GPU_2), (H200, machine, CPU_3)):
+    for others in ((ADA, machine, GPU_2), (gpu, Hardware((gpu,), "590"), GPU_2), (gpu, machine, CPU_3)):
         verdict_of(*others, asked=asked)
-    verdict_of(H200, machine, GPU_2, again=True, asked=asked)
+    verdict_of(gpu, machine, GPU_2, again=True, asked=asked)
     assert len(asked.calls) == before + 4
 
 
@@ -268,6 +274,15 @@ def test_hardware_is_what_the_driver_shows(monkeypatch, tmp_path):
                                                   "gpu:1 (NVIDIA L4, capability 8.9)"]
     assert machine.driver == "550.54.15 for CUDA 12.4" and not machine.problem
     assert machine.gpus[0].memory == 24 << 30 and machine.gpus[0].uuid != machine.gpus[1].uuid
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_gpus_that_the_user_has_hidden_are_nobodys_problem(monkeypatch, tmp_path, hidden):
+    (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr("cxr.device.hardware._NODES", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr("cxr.device.hardware._driver", lambda: Driver(100))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert look() == Hardware()
 
 
 @pytest.mark.parametrize("driver, node, problem", [

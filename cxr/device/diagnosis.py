@@ -12,12 +12,13 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from cxr import __version__
+from cxr import __version__, gpu_libraries
 from cxr.device import hardware, trial, verdicts
 from cxr.device.sentences import explain, installed_build
 from cxr.errors import InputError
@@ -159,6 +160,8 @@ def _devices(problems: list[str]) -> Iterable[tuple[str, str]]:
                                    "this Paddle is the CPU build")
         if verdict and not verdict.right:
             problems.append(f"{gpu} is not used: {explain(gpu, build, verdict.outcome)}.")
+    for library in gpu_libraries.found():
+        yield library.name, f"{library.path} ({library.source})" if library.path else library.source
     yield from _choice(problems)
 
 
@@ -166,7 +169,9 @@ def _choice(problems: list[str]) -> Iterable[tuple[str, str]]:
     from cxr.device import use
 
     try:
-        choice = use()
+        with warnings.catch_warnings():          # what it warns of is a problem below
+            warnings.simplefilter("ignore")
+            choice = use()
     except InputError as error:                  # of CXR_DEVICE
         problems.append(str(error))
         yield "chosen", "none"

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ _MAJOR, _MINOR = 75, 76                          # attributes of cuDeviceGetAttr
 _NO_DEVICE = 100
 # What users of containers and servers meet; other numbers are shown as they are.
 _MEANING = {
-    _NO_DEVICE: "it shows no GPU to this process (in a container, start it with `--gpus all`; look at "
-                "CUDA_VISIBLE_DEVICES)",
+    _NO_DEVICE: "it shows no GPU to this process: in a container, start that with `--gpus all`; look at "
+                "CUDA_VISIBLE_DEVICES",
     802: "the GPUs are not ready: the service nvidia-fabricmanager does not run",
     803: "the driver's library and its kernel module are of different versions: start the machine again",
     804: "the driver is too old for this CUDA compatibility package: update the driver",
@@ -56,10 +57,11 @@ def look() -> Hardware:
         return Hardware(problem=f"{node} is there, but the driver's library libcuda.so.1 cannot be loaded: install the "
                                 "NVIDIA driver, or start the container with `--gpus all`" if node else "")
     status = library.cuInit(0)
-    if status == _NO_DEVICE and not any(Path(node).exists() for node in _NODES):
-        return Hardware()                        # a machine with a driver package and no GPU
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if status == _NO_DEVICE and (hidden or not any(Path(node).exists() for node in _NODES)):
+        return Hardware()                        # hidden by the user, or a driver without a GPU
     if status:
-        return Hardware(problem=f"the NVIDIA driver does not start: {_MEANING.get(status, f'CUDA error {status}')}")
+        return Hardware(problem=f"the NVIDIA driver cannot be used: {_MEANING.get(status, f'CUDA error {status}')}")
     return Hardware(tuple(_gpus(library)), _versions(library))
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from cxr.device.hardware import Gpu
 from cxr.device.trial import Outcome
 
+# Of the wheel in requirements.txt, which does not say so itself.
+_ARCHITECTURES = {("2.6.2", "11.8"): ("61", "70", "75", "80", "86")}
 PAGE = "https://www.paddlepaddle.org.cn/install/quick"          # where Paddle says how its CUDA builds are installed
 
 
@@ -27,11 +29,11 @@ def installed_build() -> Build:
     """The build of the Paddle that is imported."""
     import paddle
 
-    own = paddle.version
-    cuda = paddle.version.cuda()
-    archs = getattr(own, "cuda_archs", list)()   # Paddle 3 has it
-    return Build(paddle.__version__, getattr(own, "commit", ""), cuda if cuda and cuda != "False" else "",
-                 tuple(str(arch) for arch in archs or ()), paddle.is_compiled_with_rocm())
+    version, cuda = paddle.__version__, paddle.version.cuda()
+    cuda = cuda if cuda and cuda != "False" else ""
+    said = getattr(paddle.version, "cuda_archs", list)()         # Paddle 3 has it
+    archs = tuple(str(arch) for arch in said or _ARCHITECTURES.get((version, cuda), ()))
+    return Build(version, getattr(paddle.version, "commit", ""), cuda, archs, paddle.is_compiled_with_rocm())
 
 
 def covers(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool:
@@ -51,15 +53,19 @@ def which_paddle(capability: tuple[int, int]) -> str:
             f"at {PAGE})")
 
 
+def lacks_code(gpu: Gpu, build: Build, outcome: Outcome) -> bool:
+    """Whether `gpu` failed because this Paddle holds no code for its generation."""
+    held = build.architectures or outcome.architectures
+    return outcome.kind != "right" and (outcome.no_code or bool(held) and not covers(held, gpu.capability))
+
+
 def explain(gpu: Gpu, build: Build, outcome: Outcome) -> str:
     """Why `gpu` cannot be used, and the remedy: two clauses joined by a colon, without a full stop."""
-    held = build.architectures or outcome.architectures
     detail = outcome.detail.lower()
-    if held and not covers(held, gpu.capability):
-        numbers = sorted((int(arch) // 10, int(arch) % 10) for arch in held)
-        holds = f"{numbers[0][0]}.{numbers[0][1]} to {numbers[-1][0]}.{numbers[-1][1]}"
-        own = f"{gpu.capability[0]}.{gpu.capability[1]}"
-        return (f"{build} holds code for capabilities {holds} and none for {own}, and {_symptom(outcome)}: "
+    if lacks_code(gpu, build, outcome):
+        held = sorted((int(arch) // 10, int(arch) % 10) for arch in build.architectures or outcome.architectures)
+        holds = f"code for capabilities {_dotted(held[0])} to {_dotted(held[-1])} and none" if held else "no code"
+        return (f"{build} holds {holds} for {_dotted(gpu.capability)}, and {_symptom(outcome)}: "
                 f"{which_paddle(gpu.capability)}")
     if "out of memory" in detail or "resourceexhausted" in detail:
         return "its memory is full: end the other programs that use it (nvidia-smi lists them), or choose another GPU"
@@ -72,6 +78,10 @@ def explain(gpu: Gpu, build: Build, outcome: Outcome) -> str:
         return f"{library} was not found or does not fit ({outcome.detail}): {remedy}"
     return (f"{_symptom(outcome)}: run `python tools/doctor.py` and look at the driver (nvidia-smi); if that is well, "
             f"install the Paddle for this GPU (choose it at {PAGE})")
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
 
 
 def _symptom(outcome: Outcome) -> str:

@@ -18,6 +18,7 @@ TIME_LIMIT = 120.0                               # seconds; the first use of a G
 _CODE = ("import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
          "from cxr.device.known_answers import main; main(sys.argv[1])")
 _ARCHITECTURES = re.compile(r"with arch: ([\d ]+)")            # what Paddle 2.6 and 3 warn of
+_UNSUPPORTED = re.compile(r"capability in your current machine is (\d+), which is not supported by Paddle")
 _CUDNN = re.compile(r"cuDNN Version: ([\d.]+\d)")
 
 
@@ -27,12 +28,14 @@ class Outcome:
 
     kind: "right", "wrong" (numbers), "aborted" (the process died), "hung" (the time was up), "failed" (Paddle raised).
     stage: the first that was not right, "" if all were. detail: what Paddle said, the signal, or the seconds waited.
-    architectures: those that Paddle warned to hold code for, such as ("61", "70"). cudnn: version that was loaded.
+    architectures: those that Paddle warned to hold code for, such as ("61", "70"). no_code: whether it warned to hold
+    none for this GPU. cudnn: version that was loaded.
     """
     kind: str
     stage: str = ""
     detail: str = ""
     architectures: tuple[str, ...] = ()
+    no_code: bool = False
     cudnn: str = ""
 
 
@@ -59,7 +62,8 @@ def ask(device: str, command: Sequence[str] | None = None, seconds: float = TIME
 
 def judge(status: int | None, out: str, said: str, seconds: float) -> Outcome:
     """The outcome from exit status (None: killed after `seconds`), standard output and standard error."""
-    known = {"architectures": tuple(_first(_ARCHITECTURES, said).split()), "cudnn": _first(_CUDNN, said)}
+    known = {"architectures": tuple(_first(_ARCHITECTURES, said).split()),
+             "no_code": bool(_first(_UNSUPPORTED, said)), "cudnn": _first(_CUDNN, said)}
     left = list(EXPECTED)
     for line in out.splitlines():
         try:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from cxr.device.hardware import Gpu, Hardware
-from cxr.device.sentences import Build, covers
+from cxr.device.sentences import Build, lacks_code
 from cxr.device.trial import Outcome, ask
 from cxr.files import write_json
 from cxr.folders import wanted_cache, writable_cache
@@ -40,8 +40,7 @@ def verdict_of(gpu: Gpu, hardware: Hardware, build: Build, again: bool = False,
     if not again and (old := _read(name)):
         return Verdict(old, remembered=True)
     outcome = asked(gpu.device)
-    held = build.architectures or outcome.architectures
-    if outcome.kind == "right" or (held and not covers(held, gpu.capability)):
+    if outcome.kind == "right" or lacks_code(gpu, build, outcome):
         write_json(writable_cache() / name, asdict(outcome))
     else:
         _forget(name)
