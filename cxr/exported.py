@@ -22,7 +22,7 @@ from paddle import nn
 
 from cxr.errors import InputError
 from cxr.files import sha256, write_json
-from cxr.folders import writable_cache
+from cxr.folders import home_for_paddle, writable_cache
 from cxr.runtime import threads
 
 _MANIFEST = "manifest.json"
@@ -180,7 +180,7 @@ def export(model, folder: Path, portable: bool = False) -> None:
         built = Path(scratch) / folder.name
         network = LogitsAndFeatures(model)
         network.eval()
-        with _format_of_paddle_2() if portable else nullcontext():
+        with home_for_paddle(), _format_of_paddle_2() if portable else nullcontext():
             paddle.jit.save(network, str(built / "network"), input_spec=[input_spec()])
         write_json(built / _MANIFEST, {path.name: sha256(path) for path in built.iterdir()})
         try:

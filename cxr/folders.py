@@ -7,6 +7,8 @@ import shutil
 import tempfile
 import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -28,17 +30,42 @@ def writable_cache(folder: Path | None = None) -> Path:
     """`folder` (default: `wanted_cache()`) if files can be made there, otherwise a temporary one that goes with the
     process. Raises `InputError` where no folder at all can be written to."""
     folder = folder or wanted_cache()
-    trial = folder / f".{uuid.uuid4().hex}.tmp"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trial.write_bytes(b"")
-        trial.unlink()
+        _write_something(folder)
         return folder
     except OSError as error:
         if "CXR_CACHE" in os.environ or folder != wanted_cache():        # somebody asked for it
             _warn_once(f"the cache {folder} cannot be written to ({error.strerror}): what would be kept there is made "
                        "anew in every run.")
         return _temporary()
+
+
+@contextmanager
+def home_for_paddle() -> Iterator[None]:
+    """For Paddle while it makes a program of a network: it writes Python code below `~/.cache` then.
+
+    Where that cannot be, the home folder of this process is a temporary one for the time.
+    """
+    variable = "USERPROFILE" if os.name == "nt" else "HOME"
+    before = os.environ.get(variable)
+    try:
+        _write_something(Path.home() / ".cache" / "paddle" / "to_static_tmp")
+    except (OSError, RuntimeError):              # the latter where there is no home at all
+        os.environ[variable] = str(_temporary())
+    try:
+        yield
+    finally:
+        os.environ.pop(variable, None)
+        if before is not None:
+            os.environ[variable] = before
+
+
+def _write_something(folder: Path) -> None:
+    """Make the folder and a file in it, which goes again. Raises `OSError` where that cannot be."""
+    trial = folder / f".{uuid.uuid4().hex}.tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    trial.write_bytes(b"")
+    trial.unlink()
 
 
 @cache

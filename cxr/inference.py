@@ -20,7 +20,7 @@ from cxr.device.guards import REMEDY, SameScores
 from cxr.distributed import merge, share
 from cxr.errors import InputError
 from cxr.exported import LogitsAndFeatures, OpenVINO, PaddleInference, input_spec
-from cxr.folders import wanted_cache
+from cxr.folders import home_for_paddle, wanted_cache
 from cxr.metrics import scores_from_logits
 from cxr.parallel import batches, default_workers
 from cxr.progress import progress
@@ -135,12 +135,14 @@ class _InProcess:
         self._network.eval()
         if compiled:
             self._network = paddle.jit.to_static(self._network, input_spec=[input_spec()], full_graph=True)
-        self._precision = precision
+        self._compiled, self._precision = compiled, precision
 
     @paddle.no_grad()
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # Compiling happens in the first call.
+        home = home_for_paddle() if self._compiled else nullcontext()
         half = nullcontext() if self._precision == "float32" else paddle.amp.auto_cast(dtype=self._precision)
-        with half:
+        with home, half:
             results = self._network(paddle.to_tensor(x))
         return tuple(result.astype("float32").numpy() for result in results)
 

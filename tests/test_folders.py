@@ -64,9 +64,22 @@ def test_the_temporary_one_is_removed_at_the_end(nowhere, tmp_path):
     assert not Path(done.stdout.strip()).exists()
 
 
-def test_scores_come_without_a_cache(nowhere, monkeypatch):
+def test_paddle_has_a_home_while_it_needs_one(nowhere, monkeypatch):
+    before = os.environ["HOME"]
+    with folders.home_for_paddle():
+        assert os.environ["HOME"] == before
+    monkeypatch.setenv("HOME", str(nowhere.parent))          # a file
+    with folders.home_for_paddle():
+        assert Path(os.environ["HOME"]).is_dir()
+    assert os.environ["HOME"] == str(nowhere.parent)
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_scores_come_without_a_cache(nowhere, monkeypatch, home):
     """The engine itself: exported to the temporary folder, and once more found there."""
     pytest.importorskip("paddle")
+    if not home:
+        monkeypatch.setenv("HOME", str(nowhere.parent))      # Paddle itself writes there as well
     import numpy as np
 
     from covid_resnet import ResNet

@@ -1,5 +1,7 @@
 #!/usr/bin/env python
 """The HTTP service: POST an image, get its scores and boxes as JSON."""
+import signal
+import sys
 from pathlib import Path
 
 from _cli import ROOT, add_device, parser, positive, recipes, run
@@ -37,6 +39,8 @@ def main(args) -> None:
     if not service.catalogue.scan()[0]:
         raise InputError(f"there is no checkpoint below {' or '.join(map(str, folders))}: train one with "
                          "`python tools/demo.py`, or name a folder with --ckpt_dir.")
+    # uvicorn raises the signal once more when it has stopped; unhandled, that would leave temporary files behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     uvicorn.run(make_api(service), host=args.host, port=args.port)
 
 
