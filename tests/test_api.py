@@ -53,7 +53,7 @@ def test_predict_answers_with_the_manifest(client, service):
 def test_refusals_are_sentences(client, content, params, status, words):
     answer = client.post("/predict", content=content, params=params)
     assert answer.status_code == status and words in answer.text and "Traceback" not in answer.text
-    assert client.get("/health").json() == {"status": "ok"}
+    assert client.get("/health").json() == {"status": "ok", "device": "cpu", "notes": []}
 
 
 def test_a_full_line_is_said_at_once(client, service):

@@ -183,6 +183,8 @@ RULES = [
     (r"streamlit run tools/app\.py$", page),
     (r"python tools/serve\.py$", service),
     (r"curl ", request),
+    (r"python tools/doctor\.py$", plain()),
+    (r"python tools/install\.py$", plain("--dry-run")),
 ]
 
 # What a block of Python finds and what it must have made: (a line of it, before, afterwards).
