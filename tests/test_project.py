@@ -36,9 +36,28 @@ def test_requirements_and_pyproject_ask_for_the_same():
         return re.findall(r'"([^"]+)"', project[project.index(start):].split("]", 1)[0].split("[", 1)[1])
     required = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
     plain = {line for line in required if ";" not in line}
-    assert set(section("dependencies = [")) - {"numpy"} | {"pytest", "pytest-xdist"} == plain
     paddles = {line.split(";")[0] for line in required if ";" in line}
-    assert paddles == {*section("gpu = ["), *section("cpu = ["), "numpy"}
+    chosen = [set(section(f"\n{extra} = [")) for extra in ("gpu", "cpu")]
+    opencv = chosen[0] & chosen[1]
+    assert [one.split("<")[0] for one in opencv] == ["opencv-python"]
+    assert set(section("dependencies = [")) - {"numpy"} | {"pytest", "pytest-xdist"} | opencv == plain
+    assert paddles == (chosen[0] | chosen[1]) - opencv | {"numpy"}
+    assert section("\nheadless = [") == [one.replace("-python", "-python-headless") for one in opencv]
+
+
+def test_what_installs_the_project_alone_replaces_neither_paddle_nor_opencv():
+    project = (ROOT / "pyproject.toml").read_text()
+    required = project[project.index("dependencies = ["):project.index("[project.optional-dependencies]")]
+    assert not re.search("paddlepaddle|opencv", required)
+    assert '"numpy",' in required                # any: the Paddle that is there decides
+
+
+@pytest.mark.parametrize("version, accepted", [("2.6.2", True), ("2.6.2.post120", True), ("2.6.1", False),
+                                               ("2.7.0", False), ("3.0.0", False)])
+def test_paddle_s_own_cuda_builds_are_accepted(version, accepted):
+    requirements = pytest.importorskip("packaging.requirements")
+    first = next(line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("paddle"))
+    assert requirements.Requirement(first).specifier.contains(version) is accepted
 
 
 def tracked() -> list[Path]:
@@ -68,13 +87,13 @@ LINUX = {"platform_system": "Linux", "platform_machine": "x86_64"}
 
 
 @pytest.mark.parametrize("place, python, paddle", [
-    (LINUX, "3.9", "paddlepaddle-gpu==2.6.2"),
-    (LINUX, "3.12", "paddlepaddle-gpu==2.6.2"),
+    (LINUX, "3.9", "paddlepaddle-gpu==2.6.2.*"),
+    (LINUX, "3.12", "paddlepaddle-gpu==2.6.2.*"),
     (LINUX, "3.13", "paddlepaddle>=3.0"),
     ({"platform_system": "Linux", "platform_machine": "aarch64"}, "3.11", "paddlepaddle>=3.0"),
     ({"platform_system": "Darwin", "platform_machine": "arm64"}, "3.11", "paddlepaddle>=3.0"),
     ({"platform_system": "Darwin", "platform_machine": "x86_64"}, "3.11", "paddlepaddle>=3.0"),
-    ({"platform_system": "Windows", "platform_machine": "AMD64"}, "3.10", "paddlepaddle-gpu==2.6.2"),
+    ({"platform_system": "Windows", "platform_machine": "AMD64"}, "3.10", "paddlepaddle-gpu==2.6.2.*"),
 ])
 def test_every_platform_gets_one_paddle_and_the_numpy_that_fits(place, python, paddle):
     requirements = pytest.importorskip("packaging.requirements")
