@@ -72,12 +72,18 @@ def keep_memory(environ: Mapping[str, str] = os.environ) -> None:
         mallopt(_TRIM_THRESHOLD, _KEPT_FREE)
 
 
+# Where tools/install.py puts what it may not put among Python's own packages.
+_PACKAGES = Path(__file__).resolve().parent.parent / ".packages"
+
+
 def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set what is unset and load Pillow. Called once, when `cxr` is first imported.
 
     Where Paddle came first, its threads are still set right, and a warning names what can no longer be mended. Raises
     `ImportError` where its zlib would crash this process.
     """
+    if _PACKAGES.is_dir() and str(_PACKAGES) not in sys.path:
+        sys.path.append(str(_PACKAGES))          # last, so that what the machine has wins
     too_late = "paddle" in sys.modules
     if too_late and png_is_broken():
         raise ImportError("Paddle was imported before any library that reads images, and its zlib breaks PNG files: "
