@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))                      # so that `python tools/train.py` works from a bare checkout
 
 
-
 def fail(message: str) -> int:
     """Print one sentence to standard error and return the exit status for bad input."""
     print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
