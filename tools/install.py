@@ -264,12 +264,11 @@ def install(machine: Machine, chosen: dict[str, str], flags: list[str]) -> None:
 def check_versions(python: tuple[int, ...]) -> None:
     if python < PYTHON:
         raise Refused(f"Python {'.'.join(map(str, python[:2]))} is too old: run this with Python 3.9 or later.")
-    try:
-        import pip as installed
-    except ModuleNotFoundError:
-        raise Refused("there is no pip here: run `python -m ensurepip`, or install the system's python3-pip.") from None
-    if numbers(installed.__version__) < PIP:
-        raise Refused(f"pip {installed.__version__} is too old to say what it would do: run "
+    version = packages(sys.path).get("pip")
+    if version is None:
+        raise Refused("there is no pip here: run `python -m ensurepip`, or install the system's python3-pip.")
+    if numbers(version) < PIP:
+        raise Refused(f"pip {version} is too old to say what it would do: run "
                       "`python -m pip install --upgrade pip` first (22.2 or later).")
 
 
