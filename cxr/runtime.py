@@ -72,7 +72,7 @@ def keep_memory(environ: Mapping[str, str] = os.environ) -> None:
         mallopt(_TRIM_THRESHOLD, _KEPT_FREE)
 
 
-# Where tools/install.py puts what it may not put among Python's own packages.
+# Where tools/install.py puts what it may not put among Python's own packages; in a notebook only after this import.
 _PACKAGES = Path(__file__).resolve().parent.parent / ".packages"
 
 
@@ -82,7 +82,7 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     Where Paddle came first, its threads are still set right, and a warning names what can no longer be mended. Raises
     `ImportError` where its zlib would crash this process.
     """
-    if _PACKAGES.is_dir() and str(_PACKAGES) not in sys.path:
+    if str(_PACKAGES) not in sys.path:
         sys.path.append(str(_PACKAGES))          # last, so that what the machine has wins
     too_late = "paddle" in sys.modules
     if too_late and png_is_broken():

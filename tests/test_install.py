@@ -289,6 +289,21 @@ def test_packages_of_the_clone_are_found_by_import_cxr(machine, monkeypatch, tmp
     assert onlythere.parent.parent == last == script.PACKAGES and both.parent.parent == tmp_path / "site"
 
 
+def test_packages_that_come_after_import_cxr_are_found(tmp_path):
+    """As in a notebook, whose first cell makes the folder."""
+    shutil.copytree(ROOT / "cxr", tmp_path / "cxr", ignore=shutil.ignore_patterns("__pycache__"))
+    code = """\
+import cxr, importlib.util, pathlib
+assert not importlib.util.find_spec("onlythere")
+folder = pathlib.Path(".packages", "onlythere")
+folder.mkdir(parents=True)
+(folder / "__init__.py").touch()
+importlib.invalidate_caches()
+import onlythere"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_newer_version_in_the_clone_leaves_no_record_of_the_older(machine, monkeypatch):
     script = machine(paddlepaddle="3.3.1", numpy="2.4.6")
     read_only(script, monkeypatch)
