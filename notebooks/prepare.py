@@ -1,4 +1,5 @@
-"""What the notebooks begin with: install what is missing, fetch weights if asked to, load Paddle without its noise."""
+"""What the notebooks begin with: install what is missing, fetch weights if asked to, load Paddle without its noise,
+and choose a device that computes right."""
 from __future__ import annotations
 
 import importlib
@@ -46,5 +47,7 @@ def prepare(fetch: str = "") -> None:
             raise RuntimeError(f"tools/install.py is done and yet: {why}. Restart the kernel and run this cell again.")
     if fetch:
         run("fetch_weights.py", fetch)
+    from cxr.device import use
     from cxr.runtime import load_paddle
     load_paddle()
+    use()
