@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from chexnet.densenet import CONFIGS
-from cxr.convert import Layout
+from cxr.models.convert import Layout
 
 _PREFIX = "densenet121."                           # of every key of CheXNet, whatever the number of layers
 # torchvision before 0.2, and so the CheXNet of 2017, wrote `denselayer1.norm.1.weight`.

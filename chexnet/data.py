@@ -9,8 +9,8 @@ from PIL import Image
 
 from chexnet.labels import CLASS_NAMES
 from chexnet.lists import read_labels
-from cxr.data import XrayDataset
-from cxr.lists import require_files
+from cxr.data.dataset import XrayDataset
+from cxr.data.lists import require_files
 
 
 class ChestXrayDataSet(XrayDataset):

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr.download import Download
+from cxr.weights.download import Download
 
 FOLDER = Path(__file__).resolve().parent.parent / "pretrained_models"
 _PADDLE = {"repository": "jm12138/Paddle-CheXNet", "commit": "a1859d0e9a3e372c0ef6b1e2631e0ea3e8cd02ac"}

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from chexnet.labels import CLASS_NAMES
-from cxr.published import PublishedFigures
+from cxr.metrics.published import PublishedFigures
 
 TEST_IMAGES = 22_433                             # of the published test list
 

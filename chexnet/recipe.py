@@ -6,9 +6,9 @@ from dataclasses import replace
 from chexnet.downloads import DOWNLOADS
 from chexnet.labels import CHINESE, CLASS_NAMES
 from chexnet.published import PUBLISHED_FIGURES
+from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
-from cxr.preprocess import Augment, Preprocess
-from cxr.recipe import Defaults, Recipe
+from cxr.models.recipe import Defaults, Recipe
 
 
 class CheXNetRecipe(Recipe):

@@ -5,7 +5,7 @@ import numpy as np
 from paddle.metric import Metric
 
 from chexnet.labels import CLASS_NAMES, N_CLASSES
-from cxr.metrics import auroc
+from cxr.metrics.classification import auroc
 
 
 class AUROC(Metric):

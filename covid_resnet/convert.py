@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from covid_resnet.resnet import CONFIGS, BottleneckBlock
-from cxr.convert import Layout
+from cxr.models.convert import Layout
 
 
 def layouts() -> list[Layout]:

@@ -10,11 +10,11 @@ import numpy as np
 
 from covid_resnet.labels import CLASS_NAMES
 from covid_resnet.lists import read_labels
-from cxr.data import XrayDataset
+from cxr.data.dataset import XrayDataset
+from cxr.data.images import SUFFIXES, read_image
+from cxr.data.lists import require_files
 from cxr.errors import InputError
-from cxr.files import write_text
-from cxr.images import SUFFIXES, read_image
-from cxr.lists import require_files
+from cxr.utils.files import write_text
 
 SPLITS = {"train": 0.7, "val": 0.2, "test": 0.1}
 

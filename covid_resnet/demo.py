@@ -12,19 +12,20 @@ from covid_resnet import data
 from covid_resnet.lists import read_patients
 from covid_resnet.recipe import CovidResNetRecipe
 from covid_resnet.schedule import CosineWarmup
-from cxr import phantom, pictures
 from cxr.cam import GradCAM
-from cxr.checkpoint import claim
+from cxr.data import phantom
+from cxr.data.transforms import Preprocess
 from cxr.device import chosen
-from cxr.files import write_csv
-from cxr.inference import Predictor, predict
-from cxr.localisation import chance, hits, scale_box
-from cxr.metrics import evaluate, scores_from_logits
-from cxr.predictions import write_predictions
-from cxr.preprocess import Preprocess
-from cxr.progress import progress
-from cxr.recipe import metadata
-from cxr.training import Settings, fit
+from cxr.evaluation.predictions import write_predictions
+from cxr.inference.predictor import Predictor, predict
+from cxr.localisation.measures import chance, hits, scale_box
+from cxr.metrics.classification import evaluate, scores_from_logits
+from cxr.models.recipe import metadata
+from cxr.training.resume import claim
+from cxr.training.trainer import Settings, fit
+from cxr.utils.files import write_csv
+from cxr.utils.progress import progress
+from cxr.visual import heatmaps
 
 # Adam gets there in a few epochs, where the published Momentum needs dozens.
 LAYERS, BATCH_SIZE, LEARNING_RATE = 18, 16, 0.001
@@ -87,13 +88,13 @@ def _explain(model, test_set, scores: np.ndarray, save_dir: Path) -> tuple[float
         box = scale_box(boxes[name], image.shape[:2], cam.shape)
         rows.append((name, int(hits(cam, box)), chance(box, cam.shape)))
         text = f"{test_set.class_names[label]}: {scores[index, label] * 100:.2f}%"
-        views.append(pictures.caption(image, name.split("/")[-1]))
-        drawn.append(pictures.caption(pictures.with_box(pictures.overlay(image, cam), boxes[name]), text))
-        pictures.save_picture(save_dir / "cams" / name, drawn[-1])
+        views.append(heatmaps.caption(image, name.split("/")[-1]))
+        drawn.append(heatmaps.caption(heatmaps.with_box(heatmaps.overlay(image, cam), boxes[name]), text))
+        heatmaps.save_picture(save_dir / "cams" / name, drawn[-1])
     write_csv(save_dir / "hits.csv", ("image", "peak_in_box", "chance"), rows)
     # Two of each class, or one where a small set has no more.
     examples = [np.flatnonzero(test_set.labels == label)[:2] for label in range(len(test_set.class_names))]
     shown = [int(own[place]) for place in (0, 1) for own in examples if place < len(own)]
-    pictures.save_picture(save_dir / "demo.png",
-                          pictures.show_grid([views[i] for i in shown], [drawn[i] for i in shown], side=256))
+    heatmaps.save_picture(save_dir / "demo.png",
+                          heatmaps.show_grid([views[i] for i in shown], [drawn[i] for i in shown], side=256))
     return float(np.mean([row[1] for row in rows])), float(np.mean([row[2] for row in rows]))

@@ -8,8 +8,9 @@ import numpy as np
 from paddle import nn
 
 from covid_resnet.recipe import CovidResNetRecipe
-from cxr import cam, pictures
-from cxr.preprocess import Preprocess
+from cxr import cam
+from cxr.data.transforms import Preprocess
+from cxr.visual import heatmaps
 
 
 class GradCAM:
@@ -43,6 +44,6 @@ class GradCAM:
         """Write the map over the part of `img` (H, W, 3) uint8 BGR that the network sees; returns the picture, BGR."""
         heat_map = self(img, target)
         view = self.preprocess.view(cv2.cvtColor(img, cv2.COLOR_BGR2RGB))
-        picture = pictures.overlay(view, heat_map)
-        pictures.save_picture(file, picture)
+        picture = heatmaps.overlay(view, heat_map)
+        heatmaps.save_picture(file, picture)
         return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)

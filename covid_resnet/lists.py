@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cxr.data.lists import LabelList, read_list
 from cxr.errors import InputError
-from cxr.lists import LabelList, read_list
 
 
 def read_labels(path: str | os.PathLike, class_names: Sequence[str]) -> LabelList:

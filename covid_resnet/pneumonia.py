@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 from covid_resnet.resnet_recipe import ResNetRecipe
+from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
-from cxr.preprocess import Augment, Preprocess
-from cxr.recipe import Defaults
+from cxr.models.recipe import Defaults
 
 _FEW = 50                                        # validation images that cannot tell good from lucky
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from covid_resnet.labels import CLASS_NAMES
-from cxr.published import PublishedFigures
+from cxr.metrics.published import PublishedFigures
 
 TEST_IMAGES = 2_119
 

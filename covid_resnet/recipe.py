@@ -7,9 +7,9 @@ from covid_resnet.labels import CHINESE, CLASS_NAMES
 from covid_resnet.pneumonia import PneumoniaRecipe
 from covid_resnet.published import PUBLISHED_FIGURES
 from covid_resnet.resnet_recipe import ResNetRecipe
+from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.preprocess import Preprocess
-from cxr.recipe import Defaults
+from cxr.models.recipe import Defaults
 
 _LISTS = ("train.txt", "val.txt", "test.txt")
 

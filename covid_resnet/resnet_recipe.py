@@ -1,7 +1,7 @@
 """What the recipes on the ResNet have in common."""
 from __future__ import annotations
 
-from cxr.recipe import Recipe
+from cxr.models.recipe import Recipe
 
 
 class ResNetRecipe(Recipe):

@@ -18,11 +18,12 @@ load_paddle()
 from covid_resnet.data import CovidDataset  # noqa: E402
 from covid_resnet.demo import TARGET_LAYERS  # noqa: E402
 from covid_resnet.recipe import CovidResNetRecipe  # noqa: E402
-from cxr import phantom, pictures  # noqa: E402
 from cxr.cam import METHODS  # noqa: E402
-from cxr.files import replacing  # noqa: E402
-from cxr.page.texts import METHOD_NAMES  # noqa: E402
-from cxr.recipe import restore  # noqa: E402
+from cxr.data import phantom  # noqa: E402
+from cxr.models.recipe import restore  # noqa: E402
+from cxr.serving.page.texts import METHOD_NAMES  # noqa: E402
+from cxr.utils.files import replacing  # noqa: E402
+from cxr.visual import heatmaps  # noqa: E402
 
 
 def main() -> None:
@@ -40,14 +41,14 @@ def main() -> None:
     image, x = test_set.picture(index).astype("uint8"), test_set[index][0][None]
     box = phantom.read_boxes(args.demo / "xrays" / "boxes.csv")[test_set.names[index]]
 
-    tiles = [pictures.heading(pictures.with_box(image, box), f"{args.finding}, true box")]
+    tiles = [heatmaps.heading(heatmaps.with_box(image, box), f"{args.finding}, true box")]
     for name, method in METHODS.items():
         layers = recipe.layer(restored.model) if name == "cam" else TARGET_LAYERS
         with method(restored.model, layers) as cam:
             heat = cam(x, targets=label)[0]
-        tiles.append(pictures.heading(pictures.with_box(pictures.overlay(image, heat), box), METHOD_NAMES[name]))
+        tiles.append(heatmaps.heading(heatmaps.with_box(heatmaps.overlay(image, heat), box), METHOD_NAMES[name]))
     with replacing(args.picture) as file:
-        file.write(pictures.encode(pictures.montage(tiles), ".jpg", 85))
+        file.write(heatmaps.encode(heatmaps.montage(tiles), ".jpg", 85))
     print(f"{test_set.names[index]} is in {args.picture}.")
 
 

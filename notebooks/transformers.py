@@ -23,11 +23,12 @@ from paddle import nn  # noqa: E402
 import cxr  # noqa: E402, F401  before Paddle
 from covid_resnet import CosineWarmup, data  # noqa: E402
 from covid_resnet.lists import read_patients  # noqa: E402
-from cxr import phantom, pictures  # noqa: E402
 from cxr.cam import GradCAM, pvt_tokens, swin_tokens, vit_tokens  # noqa: E402
-from cxr.localisation import chance, hits, scale_box  # noqa: E402
-from cxr.preprocess import Preprocess  # noqa: E402
-from cxr.training import Settings, fit  # noqa: E402
+from cxr.data import phantom  # noqa: E402
+from cxr.data.transforms import Preprocess  # noqa: E402
+from cxr.localisation.measures import chance, hits, scale_box  # noqa: E402
+from cxr.training.trainer import Settings, fit  # noqa: E402
+from cxr.visual import heatmaps  # noqa: E402
 
 # network: (side of its input, target layer, what turns its tokens into a map)
 NETWORKS = {
@@ -38,7 +39,7 @@ NETWORKS = {
 
 
 class Classifier(nn.Layer):
-    """What `cxr.training.fit` wants of a network: features, logits, activation."""
+    """What `cxr.training.trainer.fit` wants of a network: features, logits, activation."""
 
     activation = "softmax"
 
@@ -101,11 +102,11 @@ def main() -> None:
             box = scale_box(boxes[name], image.shape[:2], heat.shape)
             found.append(hits(heat, box))
             by_chance.append(chance(box, heat.shape))
-            views.append(pictures.caption(image, name.split("/")[1]))
-            drawn.append(pictures.with_box(pictures.overlay(image, heat), boxes[name]))
+            views.append(heatmaps.caption(image, name.split("/")[1]))
+            drawn.append(heatmaps.with_box(heatmaps.overlay(image, heat), boxes[name]))
     shown = [i for place in (0, 1) for i in (np.flatnonzero(test_set.labels == k)[place] for k in range(len(classes)))]
     picture = args.save_dir / f"{args.network}.png"
-    pictures.save_picture(picture, pictures.show_grid([views[i] for i in shown], [drawn[i] for i in shown]))
+    heatmaps.save_picture(picture, heatmaps.show_grid([views[i] for i in shown], [drawn[i] for i in shown]))
     print(f"Peak in the true box {np.mean(found):.0%} of the time, by chance {np.mean(by_chance):.0%}; see {picture}.")
 
 

@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
+from cxr.data.images import read_bytes
 from cxr.errors import InputError
-from cxr.images import read_bytes
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom: pip install pydicom pyjpegls")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxr.data.images import read_image
 from cxr.errors import InputError
-from cxr.images import read_image
 
 
 def picture():

@@ -5,15 +5,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from covid_resnet.data import FolderDataset  # noqa: E402
-from cxr.checkpoint import claim  # noqa: E402
-from cxr.preprocess import Augment, Preprocess  # noqa: E402
+from cxr.data.transforms import Augment, Preprocess  # noqa: E402
 from cxr.runtime import load_paddle  # noqa: E402
+from cxr.training.resume import claim  # noqa: E402
 
 paddle = load_paddle()
 
 from covid_resnet.resnet import ResNet  # noqa: E402
 from covid_resnet.schedule import CosineWarmup  # noqa: E402
-from cxr.training import Settings, fit  # noqa: E402
+from cxr.training.trainer import Settings, fit  # noqa: E402
 
 EPOCHS, BATCH_SIZE, IMAGES = 2, 4, 24
 preprocess = Preprocess(resize=(64, 64), crop=None)

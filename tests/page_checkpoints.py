@@ -10,9 +10,9 @@ import paddle
 
 from chexnet.recipe import CheXNetRecipe
 from covid_resnet.recipe import CovidResNetRecipe
-from cxr import phantom
-from cxr.recipe import Recipe, metadata
-from cxr.thresholds import Operating, write_operating
+from cxr.data import phantom
+from cxr.metrics.thresholds import Operating, write_operating
+from cxr.models.recipe import Recipe, metadata
 from cxr.weights import save_weights
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CheXNetRecipe(), CovidResNetRecipe())}

@@ -66,8 +66,8 @@ def lay_out(folder: Path) -> None:
 def _images(folder: Path) -> None:
     from chexnet.utility import CLASS_NAMES
     from covid_resnet.labels import CLASS_NAMES as FOLDERS
-    from cxr import phantom
-    from cxr.files import write_csv, write_text
+    from cxr.data import phantom
+    from cxr.utils.files import write_csv, write_text
 
     def drawn(path: str, label: int, seed: int):
         found = phantom.draw(label, seed, 256)
@@ -104,7 +104,7 @@ def _checkpoints(folder: Path) -> None:
     import paddle
 
     from chexnet.recipe import CheXNetRecipe
-    from cxr.convert import convert, save
+    from cxr.models.convert import convert, save
     from cxr.weights import save_weights
 
     paddle.seed(0)

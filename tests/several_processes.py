@@ -6,7 +6,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 from training_models import train  # noqa: E402
 
-from cxr import distributed  # noqa: E402
+from cxr.utils import distributed  # noqa: E402
 
 distributed.start()
 # 20 images: two full steps, and one of four, for which a process may have fewer images than another.

@@ -5,8 +5,8 @@ import threading
 import pytest
 from page_checkpoints import RECIPES, blank_png, phantom_png, write_checkpoints
 
-from cxr.files import json_text
-from cxr.service import Limits, Service
+from cxr.serving.service import Limits, Service
+from cxr.utils.files import json_text
 
 fastapi = pytest.importorskip("fastapi", reason="needs the extra `serve`")
 testclient = pytest.importorskip("fastapi.testclient", reason="FastAPI's test client needs httpx")
@@ -21,7 +21,7 @@ def service(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(service):
-    from cxr.api import make_api
+    from cxr.serving.http_api import make_api
     return testclient.TestClient(make_api(service))
 
 

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from page_checkpoints import RECIPES, blank_png, phantom_png, write_checkpoints
 
-from cxr import phantom
-from cxr.page import markup
-from cxr.page.texts import TEXTS
-from cxr.service import Service
-from cxr.uploads import MAX_BYTES
+from cxr.data import phantom
+from cxr.serving.page import markup
+from cxr.serving.page.texts import TEXTS
+from cxr.serving.service import Service
+from cxr.serving.uploads import MAX_BYTES
 
 pytest.importorskip("streamlit", reason="needs the extra `app`")
 
@@ -392,7 +392,8 @@ def test_started_as_a_program_it_says_how_to_start():
 
 
 def test_importing_the_rooms_of_the_page_needs_no_streamlit():
-    code = ("import sys; sys.modules['streamlit'] = None; import cxr.service, cxr.page.report, cxr.page.texts; "
+    code = ("import sys; sys.modules['streamlit'] = None; "
+            "import cxr.serving.service, cxr.serving.page.printout, cxr.serving.page.texts; "
             "assert 'paddle' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
@@ -401,8 +402,8 @@ def app(folder: str, fail: bool):
     """The page's script for AppTest, which runs its source alone."""
     from page_checkpoints import RECIPES
 
-    from cxr.page.view import show
-    from cxr.service import Service
+    from cxr.serving.page.view import show
+    from cxr.serving.service import Service
 
     def make():
         if fail:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from chexnet.recipe import CheXNetRecipe
-from cxr import audit as room
-from cxr import phantom
-from cxr.audit import COLUMNS, audit, concerns, draw_duplicates, sources_of, write_findings
-from cxr.data import XrayDataset
+from cxr.data import phantom
+from cxr.data.dataset import XrayDataset
+from cxr.data.images import read_image
 from cxr.errors import InputError
-from cxr.images import read_image
+from cxr.evaluation import split_audit as room
+from cxr.evaluation.split_audit import COLUMNS, audit, concerns, draw_duplicates, sources_of, write_findings
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("COVID", "Normal")

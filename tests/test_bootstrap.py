@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxr.bootstrap import Ranking, Resamples, interval, p_value
+from cxr.metrics.bootstrap import Ranking, Resamples, interval, p_value
 
 
 def drawn(n, classes=1, ties=True, seed=0, share=0.3):

@@ -3,9 +3,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr.boxes import ExpertBox, Geometry, clip, coverage, iobb, iou, overlap, read_boxes, scale_box
+from cxr.data.boxes import ExpertBox, Geometry, clip, coverage, iobb, iou, overlap, read_boxes, scale_box
+from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.preprocess import Preprocess
 
 NIH = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
 OURS = "file,label,x,y,w,h\n"

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from chexnet.data import ChestXrayDataSet
-from cxr import cache
-from cxr.cache import ResizedImages
-from cxr.data import XrayDataset
+from cxr.data import cache
+from cxr.data.cache import ResizedImages
+from cxr.data.dataset import XrayDataset
+from cxr.data.images import read_image
+from cxr.data.transforms import Augment, Preprocess, resize
 from cxr.errors import InputError
-from cxr.images import read_image
-from cxr.pictures import save_picture
-from cxr.preprocess import Augment, Preprocess, resize
+from cxr.visual.heatmaps import save_picture
 
 
 @pytest.fixture

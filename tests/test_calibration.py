@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
-from cxr.calibration import at_temperature, fit_temperature, logits_from_scores, reliability
-from cxr.metrics import log_loss, scores_from_logits
+from cxr.metrics.calibration import at_temperature, fit_temperature, logits_from_scores, reliability
+from cxr.metrics.classification import log_loss, scores_from_logits
 
 
 def test_expected_calibration_error_by_hand():

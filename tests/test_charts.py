@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from cxr import charts
-from cxr.calibration import reliability
+from cxr.metrics.calibration import reliability
+from cxr.visual import charts
 
 
 def coloured(image):

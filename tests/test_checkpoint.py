@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from training_models import TINY, Squares, last, same, train, weights
 
-from cxr import checkpoint
-from cxr.checkpoint import NEWEST, PREVIOUS, Saved, claim, read, write
+from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
-from cxr.preprocess import Augment, Preprocess
-from cxr.weights import read_weights
+from cxr.training import resume
+from cxr.training.resume import NEWEST, PREVIOUS, Saved, claim, read, write
+from cxr.weights.paddle_files import read_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 AUGMENT = Augment(Preprocess(resize=40, crop=32))
@@ -27,14 +27,14 @@ class Killed(BaseException):
 
 def kill_after(monkeypatch, writes):
     """Let the run die right after the given number of checkpoints."""
-    left, original = [writes], checkpoint.write
+    left, original = [writes], resume.write
 
     def dying(*arguments):
         original(*arguments)
         left[0] -= 1
         if not left[0]:
             raise Killed
-    monkeypatch.setattr(checkpoint, "write", dying)
+    monkeypatch.setattr(resume, "write", dying)
 
 
 @pytest.mark.parametrize("adam", [False, True])
@@ -156,7 +156,7 @@ def test_a_checkpoint_runs_no_code(tmp_path, monkeypatch):
     class Hostile:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path / 'hacked'}",)
-    monkeypatch.setattr(checkpoint, "write_state", lambda file, *_: __import__("pickle").dump({"a": Hostile()}, file))
+    monkeypatch.setattr(resume, "write_state", lambda file, *_: __import__("pickle").dump({"a": Hostile()}, file))
     numbered(tmp_path, 1)
     with pytest.raises(InputError, match="system"):
         read(tmp_path)
@@ -167,7 +167,7 @@ def test_a_checkpoint_runs_no_code(tmp_path, monkeypatch):
 
 def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path, monkeypatch):
     train(tmp_path / "whole", tmp_path)
-    original, left = checkpoint.write_state, [4]
+    original, left = resume.write_state, [4]
 
     def filling(file, *rest):
         left[0] -= 1
@@ -176,7 +176,7 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         original(file, *rest)
     with monkeypatch.context() as patch, pytest.raises(InputError, match="No space left on device.*--resume; the last"):
-        patch.setattr(checkpoint, "write_state", filling)
+        patch.setattr(resume, "write_state", filling)
         train(tmp_path / "run", tmp_path, save_every=0)
     assert not list((tmp_path / "run").glob("*.tmp"))
     train(tmp_path / "run", tmp_path, resume=True)
@@ -237,7 +237,7 @@ def test_other_images_are_not_a_continuation(tmp_path, monkeypatch):
 
 
 def test_one_training_a_folder_and_no_lock_of_the_dead(tmp_path):
-    code = ("import sys, time; sys.path.insert(0, sys.argv[1])\nfrom cxr.checkpoint import claim\n"
+    code = ("import sys, time; sys.path.insert(0, sys.argv[1])\nfrom cxr.training.resume import claim\n"
             "with claim(sys.argv[2]):\n    print('held', flush=True)\n    time.sleep(60)")
     holder = subprocess.Popen([sys.executable, "-c", code, str(ROOT), str(tmp_path / "run")], stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"

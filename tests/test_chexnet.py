@@ -11,9 +11,9 @@ from chexnet.lists import patient_of
 from chexnet.model import CheXNet, CheXNetCAM
 from chexnet.recipe import CheXNetRecipe
 from chexnet.utility import AUROC, CLASS_NAMES, N_CLASSES
+from cxr.data.images import read_image
 from cxr.errors import InputError
-from cxr.images import read_image
-from cxr.pictures import save_picture
+from cxr.visual.heatmaps import save_picture
 from cxr.weights import load_weights, save_weights
 
 

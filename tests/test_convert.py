@@ -14,12 +14,13 @@ from chexnet.model import CheXNet
 from chexnet.recipe import CheXNetRecipe
 from covid_resnet.recipe import CovidResNetRecipe
 from covid_resnet.resnet import ResNet
-from cxr.convert import convert, recognise, save
+from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.preprocess import Preprocess
-from cxr.recipe import restore
-from cxr.torch_files import read_torch, write_torch
-from cxr.weights import read_weights, save_weights
+from cxr.models.convert import convert, recognise, save
+from cxr.models.recipe import restore
+from cxr.weights import save_weights
+from cxr.weights.paddle_files import read_weights
+from cxr.weights.torch_files import read_torch, write_torch
 
 ROOT = Path(__file__).resolve().parent.parent
 CHEXNET, COVID = CheXNetRecipe(), CovidResNetRecipe()

@@ -12,9 +12,9 @@ from covid_resnet import BasicBlock, BottleneckBlock, Cosine, CosineWarmup, Covi
 from covid_resnet.data import check_folders, find_classes, split, write_lists
 from covid_resnet.lists import read_labels, read_patients
 from covid_resnet.recipe import CovidResNetRecipe
+from cxr.data.images import read_image
 from cxr.errors import InputError
-from cxr.images import read_image
-from cxr.pictures import save_picture
+from cxr.visual.heatmaps import save_picture
 
 
 def test_summary_counts_what_the_notebook_printed(capfd):

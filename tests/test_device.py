@@ -328,7 +328,7 @@ def test_results_of_a_gpu_that_paddle_took_by_itself_are_refused(monkeypatch, as
     paddle = pytest.importorskip("paddle")
     from covid_resnet import ResNet
     from cxr.cam import GradCAM
-    from cxr.inference import Predictor
+    from cxr.inference.predictor import Predictor
 
     model = ResNet(18, 2)
     choice.ensure()                                      # the CPU needs no leave

@@ -22,7 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxr.images import find_images, image_notes, read_bytes, read_image
+from cxr.data.images import find_images, image_notes, read_bytes, read_image
 
 pytestmark = QUIET
 
@@ -218,7 +218,7 @@ def test_lossless_jpeg():
 
 
 def test_a_missing_reader_is_named(monkeypatch):
-    monkeypatch.setattr("cxr.dicom._READERS", ("pydicom",))
+    monkeypatch.setattr("cxr.data.dicom._READERS", ("pydicom",))
     assert "`pip install pylibjpeg pylibjpeg-libjpeg`" in refused(lossless_jpeg()[1])
     for syntax, said in ((JPEG2000Lossless, "`pip install pylibjpeg pylibjpeg-openjpeg`"),
                          ("1.2.840.10008.1.2.4.81", "`pip install pyjpegls`"),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from training_models import Squares, same
 
-from cxr import distributed, phantom
-from cxr.checkpoint import read
-from cxr.weights import read_weights
+from cxr.data import phantom
+from cxr.training.resume import read
+from cxr.utils import distributed
+from cxr.weights.paddle_files import read_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from chexnet.downloads import DOWNLOADS
-from cxr import download
-from cxr.download import Download, blob_id, fetch, fetch_published
 from cxr.errors import InputError
+from cxr.weights import download
+from cxr.weights.download import Download, blob_id, fetch, fetch_published
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -253,7 +253,7 @@ def test_a_full_disk_keeps_what_was_fetched(get, tmp_path, monkeypatch):
 
 
 def test_two_processes_at_once(server, tmp_path):
-    program = (f"import sys; sys.path.insert(0, {str(ROOT)!r}); from cxr.download import fetch; "
+    program = (f"import sys; sys.path.insert(0, {str(ROOT)!r}); from cxr.weights.download import fetch; "
                f"print(fetch({server.url + '/slow/file'!r}, {str(tmp_path / 'x')!r}, {BLOB!r}))")
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "NO_PROXY": "127.0.0.1"}, **options)

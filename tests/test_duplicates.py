@@ -5,9 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr import duplicates, phantom
-from cxr.duplicates import Fingerprints, Pair
-from cxr.images import read_image
+from cxr.data import phantom
+from cxr.data.images import read_image
+from cxr.evaluation import duplicates
+from cxr.evaluation.duplicates import Fingerprints, Pair
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from chexnet.labels import CLASS_NAMES
-from cxr.thresholds import Operating, write_operating
+from cxr.metrics.thresholds import Operating, write_operating
 
 ROOT = Path(__file__).resolve().parent.parent
 

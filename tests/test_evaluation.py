@@ -3,15 +3,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from cxr.bootstrap import Resamples, interval
-from cxr.calibration import logits_from_scores
-from cxr.comparison import compare, short_names
 from cxr.errors import InputError
-from cxr.evaluation import MEAN, Case, data_section, judge
-from cxr.metrics import evaluate_scores, log_loss
-from cxr.published import PublishedFigures, comparable
-from cxr.report import Note, Picture, Table
-from cxr.thresholds import Operating
+from cxr.evaluation.comparison import compare, short_names
+from cxr.evaluation.report import Note, Picture, Table
+from cxr.evaluation.sections import MEAN, Case, data_section, judge
+from cxr.metrics.bootstrap import Resamples, interval
+from cxr.metrics.calibration import logits_from_scores
+from cxr.metrics.classification import evaluate_scores, log_loss
+from cxr.metrics.published import PublishedFigures, comparable
+from cxr.metrics.thresholds import Operating
 
 NAMES = ("Mass", "Edema")
 

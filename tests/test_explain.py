@@ -8,8 +8,9 @@ import pytest
 
 from chexnet.recipe import CheXNetRecipe
 from cxr.cam import CAM
+from cxr.data.images import find_images, read_image
 from cxr.errors import InputError
-from cxr.explain import (
+from cxr.explain.pipeline import (
     Explained,
     Exports,
     choose_classes,
@@ -20,10 +21,9 @@ from cxr.explain import (
     score_table,
     write_scores,
 )
-from cxr.images import find_images, read_image
-from cxr.pictures import cam_montage, save_picture
-from cxr.recipe import restore
-from cxr.thresholds import Operating
+from cxr.metrics.thresholds import Operating
+from cxr.models.recipe import restore
+from cxr.visual.heatmaps import cam_montage, save_picture
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_published_scores_and_maps_through_the_pipeline(chexnet, reference_dir, 
     def keep(image, cams, captions, columns):
         drawn[len(drawn)] = (image, cams)
         return cam_montage(image, cams, captions, columns)
-    monkeypatch.setattr("cxr.explain.cam_montage", keep)
+    monkeypatch.setattr("cxr.explain.pipeline.cam_montage", keep)
     done = run(chexnet, [data_dir / "published_cams" / f"{name}.png" for name in names], tmp_path, workers=0)
     assert not done.failures
     for place, name in enumerate(names):
@@ -185,7 +185,7 @@ def test_remark():
 
 def test_one_scale_for_all_classes_and_plain_tiles(chexnet, tmp_path, monkeypatch):
     """The strongest evidence of an image alone is 1; order, captions and decisions follow the scores, not the batch."""
-    from cxr.pictures import evidence_montage
+    from cxr.visual.heatmaps import evidence_montage
     rng, seen = np.random.default_rng(3), {}
     for index in range(2):
         image = rng.integers(0, 120 * (1 + index), (256, 256, 3), dtype=np.uint8)
@@ -194,7 +194,7 @@ def test_one_scale_for_all_classes_and_plain_tiles(chexnet, tmp_path, monkeypatc
     def keep(image, classes, columns):
         seen.setdefault(folder, []).append(classes)
         return evidence_montage(image, classes, columns)
-    monkeypatch.setattr("cxr.explain.evidence_montage", keep)
+    monkeypatch.setattr("cxr.explain.pipeline.evidence_montage", keep)
     names = chexnet[0].class_names
     operating = Operating(dict.fromkeys(names, 0.6), dict.fromkeys(names, 0.1), "youden", "val.txt")
     for folder, size in (("alone", 1), ("together", 2)):

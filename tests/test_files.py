@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from cxr.files import replacing, write_csv, write_json, write_text
+from cxr.utils.files import replacing, write_csv, write_json, write_text
 
 
 def contents(folder):

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from cxr.data.images import find_images
 from cxr.errors import InputError
-from cxr.images import find_images
 
 
 def touch(folder, *names):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr import folders
+from cxr.utils import folders
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,7 +55,7 @@ def test_a_user_without_a_home(nowhere, monkeypatch):
 
 
 def test_the_temporary_one_is_removed_at_the_end(nowhere, tmp_path):
-    code = ("from cxr.folders import writable_cache; folder = writable_cache(); "
+    code = ("from cxr.utils.folders import writable_cache; folder = writable_cache(); "
             "(folder / 'x').write_text('y'); print(folder)")
     environ = {name: value for name, value in os.environ.items() if name != "CXR_CACHE"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
@@ -83,12 +83,12 @@ def test_scores_come_without_a_cache(nowhere, monkeypatch, home):
     import numpy as np
 
     from covid_resnet import ResNet
-    from cxr import exported
-    from cxr.inference import Predictor
+    from cxr.inference import engines
+    from cxr.inference.predictor import Predictor
 
     model = ResNet(18, 2)
     x = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype("float32")
     expected = Predictor(model, "dygraph")(x)[0]
     assert np.abs(Predictor(model, "onednn")(x)[0] - expected).max() < 1e-5
-    monkeypatch.setattr(exported, "export", lambda *_: pytest.fail("exported a second time"))
+    monkeypatch.setattr(engines, "export", lambda *_: pytest.fail("exported a second time"))
     assert np.abs(Predictor(model, "onednn")(x)[0] - expected).max() < 1e-5

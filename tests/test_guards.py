@@ -5,7 +5,7 @@ import pytest
 from cxr.device import guards
 from cxr.device.guards import SameScores, check_loss, check_probabilities, check_share
 from cxr.errors import InputError
-from cxr.metrics import evaluate_scores
+from cxr.metrics.classification import evaluate_scores
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.5, 1 + 5e-7, -5e-7])

@@ -14,8 +14,8 @@ from dicom_files import QUIET, ROW, compressed, dicom, greys, refused
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from cxr.data.images import image_notes, read_bytes
 from cxr.errors import InputError
-from cxr.images import image_notes, read_bytes
 
 pytestmark = QUIET
 
@@ -90,7 +90,7 @@ def test_the_process_stays_silent(tmp_path):
     """pydicom's own remarks would print values of a damaged file, which can be the patient's name."""
     data = dicom(ROW, 12, SpecificCharacterSet="ISO_IR 6")
     (tmp_path / "x.dcm").write_bytes(data.replace(b"ISO_IR 6", b"Doe^Jane"))
-    code = f"from cxr.images import read_image; read_image({str(tmp_path / 'x.dcm')!r})"
+    code = f"from cxr.data.images import read_image; read_image({str(tmp_path / 'x.dcm')!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert "Doe" not in done.stdout + done.stderr, done.stderr
 

@@ -14,8 +14,8 @@ import pytest
 from image_files import chunk, encoded, png, tiff
 from PIL import Image
 
+from cxr.data.images import read_bytes, read_file, read_image
 from cxr.errors import InputError
-from cxr.images import read_bytes, read_file, read_image
 
 picture = pytest.fixture(scope="module")(image_files.picture)
 coloured = pytest.fixture(scope="module")(image_files.coloured)
@@ -247,7 +247,7 @@ def test_hostile_files_cost_little(name):
     """Refused, or harmless: in a process of its own, whose memory may grow by 64 MB. Time is on a busy machine."""
     make, said = HOSTILE[name]
     data = make()
-    code = ("import sys, resource, time; from cxr.images import read_bytes; from cxr.errors import InputError\n"
+    code = ("import sys, resource, time; from cxr.data.images import read_bytes; from cxr.errors import InputError\n"
             "data = sys.stdin.buffer.read()\n"
             "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
             "before, start = peak(), time.process_time()\n"

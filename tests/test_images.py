@@ -10,7 +10,7 @@ import pytest
 from image_files import chunk, encoded, png, shorts, tiff
 from PIL import Image
 
-from cxr.images import read_image
+from cxr.data.images import read_image
 
 GREYS = [0, 5, 100, 255]
 

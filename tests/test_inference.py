@@ -9,11 +9,11 @@ import paddle
 import pytest
 
 from covid_resnet import ResNet
-from cxr import exported, inference
 from cxr.cam import METHODS
 from cxr.errors import InputError
-from cxr.exported import OpenVINO, PaddleInference, complete, export, fingerprint
-from cxr.inference import EngineModel, Predictor, predict
+from cxr.inference import engines, predictor
+from cxr.inference.engines import OpenVINO, PaddleInference, complete, export, fingerprint
+from cxr.inference.predictor import EngineModel, Predictor, predict
 
 openvino = pytest.param("openvino", marks=pytest.mark.skipif(not OpenVINO.installed(), reason="needs openvino"))
 
@@ -66,7 +66,7 @@ def test_bfloat16_is_near_and_its_cost_is_said(model, tmp_path, engine):
     scores, features = rough(x)
     assert scores.dtype == features.dtype == np.float32 and len(exports(tmp_path)) == 1
     assert 1e-6 < np.abs(scores - exact[0]).max() < 0.1
-    sentence = inference.precision_cost(rough, model, [(image, 0) for image in x])
+    sentence = predictor.precision_cost(rough, model, [(image, 0) for image in x])
     assert f"at most {np.abs(scores - exact[0]).max():.4f}" in sentence and "4 images" in sentence
 
 
@@ -79,13 +79,13 @@ def test_export_is_made_once_and_found_again(model, tmp_path, monkeypatch, engin
     first = Predictor(model, engine, tmp_path).logits(images(1, 3, 64, 64))
     folder, = exports(tmp_path)
     os.utime(folder, (1000, 1000))
-    monkeypatch.setattr(exported, "export", lambda *_: pytest.fail("exported again"))
+    monkeypatch.setattr(engines, "export", lambda *_: pytest.fail("exported again"))
     assert np.array_equal(Predictor(model, engine, tmp_path).logits(images(1, 3, 64, 64)), first)
     assert folder.stat().st_mtime > 1000                                      # used, so not the next to go
 
 
 def test_the_least_recently_used_exports_go(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(exported, "_KEPT", 2)
+    monkeypatch.setattr(engines, "_KEPT", 2)
     folders = [tmp_path / name for name in ("a", "b")]
     for age, folder in enumerate(folders):
         export(model, folder)
@@ -232,7 +232,7 @@ def test_other_work_keeps_its_threads_after_the_engine(model, tmp_path, monkeypa
 def test_the_commands_know_the_engines():
     tools = Path(__file__).resolve().parent.parent / "tools"
     told = runpy.run_path(str(tools / "_cli.py"))
-    assert told["ENGINES"] == inference.ENGINES and told["PRECISIONS"] == inference.PRECISIONS
+    assert told["ENGINES"] == predictor.ENGINES and told["PRECISIONS"] == predictor.PRECISIONS
 
 
 class Engine:
@@ -250,11 +250,11 @@ class Engine:
 def test_the_first_images_of_a_gpu_are_held_against_the_cpu(model):
     x = images(5, 3, 64, 64)
     engine = Engine(model, 1.0005)                           # as much as TF32 does
-    guarded = inference.ComparedWithCpu(engine, model, "float32")
+    guarded = predictor.ComparedWithCpu(engine, model, "float32")
     for _ in range(2):
         assert guarded(x)[0].shape == (5, 3)
     assert engine.calls == 2
-    guarded = inference.ComparedWithCpu(Engine(model, 0.0), model, "float32")
+    guarded = predictor.ComparedWithCpu(Engine(model, 0.0), model, "float32")
     for _ in range(2):                                       # a refusal is no permission to go on
         with pytest.raises(InputError, match="gives other scores than the CPU.*go on with --device cpu"):
             guarded(x)
@@ -265,15 +265,15 @@ def test_only_weights_that_diverged_give_no_numbers_unpunished(model):
     broken = ResNet(18, 3)
     broken.fc.bias.set_value(np.full(3, np.nan, "float32"))
     broken.eval()
-    assert np.isnan(inference.ComparedWithCpu(Engine(broken, 1.0), broken, "float32")(images(1, 3, 64, 64))[0]).all()
+    assert np.isnan(predictor.ComparedWithCpu(Engine(broken, 1.0), broken, "float32")(images(1, 3, 64, 64))[0]).all()
     with pytest.raises(InputError, match="nan"):             # numbers on the CPU, none on the device
-        inference.ComparedWithCpu(Engine(model, np.nan), model, "float32")(images(1, 3, 64, 64))
+        predictor.ComparedWithCpu(Engine(model, np.nan), model, "float32")(images(1, 3, 64, 64))
 
 
 def test_a_copy_on_the_cpu_leaves_model_and_device_alone(model):
     before = {key: value.numpy().copy() for key, value in model.state_dict().items()}
     x = images(2, 3, 64, 64)
-    assert np.abs(inference.on_the_cpu(model, x) - Predictor(model, "dygraph").logits(x)).max() < 1e-6
+    assert np.abs(predictor.on_the_cpu(model, x) - Predictor(model, "dygraph").logits(x)).max() < 1e-6
     assert paddle.get_device() == "cpu"
     for key, value in model.state_dict().items():
         assert (value.numpy() == before[key]).all()

@@ -1,8 +1,8 @@
 """Text beyond ASCII: from a font that has it, or not at all."""
 import numpy as np
 
-from cxr.lettering import can_draw, write
-from cxr.pictures import caption, drawable_names
+from cxr.visual.fonts import can_draw, write
+from cxr.visual.heatmaps import caption, drawable_names
 
 NOWHERE = "\U000f0000"                           # private use: no font has it
 

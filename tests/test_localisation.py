@@ -3,8 +3,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr.boxes import coverage
-from cxr.localisation import (
+from cxr.data.boxes import coverage
+from cxr.localisation.measures import (
     FIXED,
     OTSU,
     THRESHOLDS,

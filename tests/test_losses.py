@@ -3,7 +3,7 @@ import numpy as np
 import paddle
 import pytest
 
-from cxr.losses import Loss, balanced_weights, epoch_order, hits, image_weights
+from cxr.training.losses import Loss, balanced_weights, epoch_order, hits, image_weights
 
 LOG2, WRONG, RIGHT = np.log(2), np.log1p(np.exp(2)), np.log1p(np.exp(-2))
 

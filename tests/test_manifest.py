@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from cxr.boxes import Geometry
-from cxr.files import write_json
-from cxr.manifest import Subject, called, manifest, raw_maps
-from cxr.preprocess import Preprocess
-from cxr.thresholds import Operating
+from cxr.data.boxes import Geometry
+from cxr.data.transforms import Preprocess
+from cxr.explain.manifest import Subject, called, manifest, raw_maps
+from cxr.metrics.thresholds import Operating
+from cxr.utils.files import write_json
 
 NAMES = ("A", "B", "C")
 OPERATING = Operating({"A": 0.5, "B": 0.7, "C": float("nan")}, {"A": 0.1, "B": 0.2, "C": 0.0}, "youden", "val.txt", 1.5)

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from cxr.metrics import auroc, evaluate, headline, log_loss, scores_from_logits
+from cxr.metrics.classification import auroc, evaluate, headline, log_loss, scores_from_logits
 
 
 def column(*values):

@@ -14,13 +14,13 @@ import pytest
 from page_checkpoints import RECIPES
 
 from chexnet.utility import CLASS_NAMES
-from cxr.catalogue import Checkpoint
-from cxr.page import markup, report
-from cxr.page.markup import Look
-from cxr.page.texts import LANGUAGES, METHOD_NAMES, TEXTS, naming, speaker
-from cxr.preprocess import Preprocess
-from cxr.service import Reading, Seen
-from cxr.thresholds import Operating
+from cxr.data.transforms import Preprocess
+from cxr.metrics.thresholds import Operating
+from cxr.models.catalogue import Checkpoint
+from cxr.serving.page import markup, printout
+from cxr.serving.page.markup import Look
+from cxr.serving.page.texts import LANGUAGES, METHOD_NAMES, TEXTS, naming, speaker
+from cxr.serving.service import Reading, Seen
 
 ROOT = Path(__file__).resolve().parent.parent
 SAY = speaker("en")
@@ -56,7 +56,7 @@ def test_every_language_has_every_text_with_the_same_values():
 
 
 def test_every_text_is_used_and_every_text_used_exists():
-    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "cxr" / "page").glob("*.py")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "cxr" / "serving" / "page").glob("*.py")
                    if path.name != "texts.py")
     asked = set(re.findall(r"""say\(["'](\w+)["']""", code))
     assert asked <= set(TEXTS["en"])
@@ -85,7 +85,7 @@ def test_bars_are_sorted_and_marked(reading):
 
 def test_heat_picture_blends_and_draws_boxes(reading):
     assert (markup.heat_picture(reading, 1, Look(0)) == reading.seen.picture).all()
-    from cxr.pictures import heat
+    from cxr.visual.heatmaps import heat
     full = markup.heat_picture(reading, 1, Look(1, "viridis"))
     assert (full[130, 50] == heat(np.array([[255]], np.uint8), "viridis")[0, 0]).all()
     boxed = markup.heat_picture(reading, 1, Look(0, boxes=0.5))
@@ -103,10 +103,10 @@ def test_notes_tell_what_a_map_does_not(reading):
 
 def test_tables(reading):
     other = replace(reading, seen=replace(reading.seen, name="b,c.png"), scores=np.array([1, 0, 1e-9]))
-    header, first, second = csv.reader(io.StringIO(report.scores_csv([reading, other])))
+    header, first, second = csv.reader(io.StringIO(printout.scores_csv([reading, other])))
     assert header == ["image", "Effusion", "Mass", "Hernia"] and first == ["<em>a&b</em>.png", "0.25", "0.75", "0.5"]
     assert second == ["b,c.png", "1", "0", "1e-09"]
-    one, two = json.loads(report.scores_json([reading, other], Look(boxes=0.6)))
+    one, two = json.loads(printout.scores_json([reading, other], Look(boxes=0.6)))
     assert two["image"]["name"] == "b,c.png" and one["box_threshold"] == 0.6
     mass, hernia, effusion = one["findings"]
     assert (mass["class"], mass["score"], mass["threshold"], mass["called"]) == ("Mass", 0.75, 0.8, False)
@@ -135,7 +135,7 @@ class Tags(HTMLParser):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_report_is_one_page_that_carries_everything_and_runs_nothing(reading, language):
-    page = Tags(report.report(reading, 1, Look(boxes=0.5), language, naming(language, RECIPES.values())))
+    page = Tags(printout.report(reading, 1, Look(boxes=0.5), language, naming(language, RECIPES.values())))
     text = " ".join(page.text)
     assert text.count(TEXTS[language]["disclaimer"]) == 2 and "ab" * 32 in text and "cd" * 32 in text
     assert "<em>a&b</em>.png" in text and "em" not in page.tags            # escaped, so it is text
@@ -148,5 +148,5 @@ def test_report_is_one_page_that_carries_everything_and_runs_nothing(reading, la
 
 
 def test_montage_is_the_published_one(reading):
-    picture = cv2.imdecode(np.frombuffer(report.montage_png(reading), np.uint8), 1)
+    picture = cv2.imdecode(np.frombuffer(printout.montage_png(reading), np.uint8), 1)
     assert picture.shape == (224, 4 * 224, 3)

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from cxr.parallel import batches, default_workers, grouped, ordered_map
+from cxr.utils.parallel import batches, default_workers, grouped, ordered_map
 
 WORKERS = [0, 1, 3, 8]
 

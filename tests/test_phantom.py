@@ -1,4 +1,4 @@
-"""cxr.phantom: drawings repeat, boxes hold the signs, brightness does not tell the class, files are whole."""
+"""cxr.data.phantom: drawings repeat, boxes hold the signs, brightness does not tell the class, files are whole."""
 
 import csv
 import math
@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr import phantom
+from cxr.data import phantom
+from cxr.data.images import read_image
+from cxr.data.phantom import CLASS_NAMES, draw, read_boxes, write_folder
 from cxr.errors import InputError
-from cxr.images import read_image
-from cxr.phantom import CLASS_NAMES, draw, read_boxes, write_folder
 
 LABELS = range(len(CLASS_NAMES))
 

@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr import pictures
+from cxr.data.images import read_image
+from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.images import read_image
-from cxr.pictures import (
+from cxr.visual import heatmaps
+from cxr.visual.heatmaps import (
     Evidence,
     cam_montage,
     caption,
@@ -24,7 +25,6 @@ from cxr.pictures import (
     show,
     show_grid,
 )
-from cxr.preprocess import Preprocess
 
 SIDE = 224
 NAMES = ["00000001_000", "00000001_001", "00000001_002", "00000002_000", "00000003_000"]
@@ -55,7 +55,7 @@ def test_overlay_by_hand():
 def test_overlay_cuts_every_sum(monkeypatch):
     """All 65,536 pairs of a level of the heat and one of the image."""
     image, colours = (np.dstack([levels.astype(np.uint8)] * 3) for levels in np.mgrid[:256, :256])
-    monkeypatch.setattr(pictures, "heat", lambda _: colours)
+    monkeypatch.setattr(heatmaps, "heat", lambda _: colours)
     tenths = 3 * colours.astype(int) + 5 * image.astype(int)
     assert np.array_equal(overlay(image, np.zeros((256, 256))), tenths // 10)
 
@@ -262,30 +262,30 @@ def test_blend_runs_from_the_image_to_the_map_in_any_colours():
     image = np.full((8, 6, 3), 100, np.uint8)
     cam = np.zeros((4, 3), np.uint8)
     cam[:2] = 255
-    assert (pictures.blend(image, cam, 0) == image).all()
-    for name in pictures.COLORMAPS:
-        whole = pictures.blend(image, cam, 1, name)
-        assert (whole[0, 0] == pictures.heat(cam[:1, :1], name)[0, 0]).all() and whole.shape == image.shape
-        half = pictures.blend(image, cam, 0.5, name)
+    assert (heatmaps.blend(image, cam, 0) == image).all()
+    for name in heatmaps.COLORMAPS:
+        whole = heatmaps.blend(image, cam, 1, name)
+        assert (whole[0, 0] == heatmaps.heat(cam[:1, :1], name)[0, 0]).all() and whole.shape == image.shape
+        half = heatmaps.blend(image, cam, 0.5, name)
         assert np.abs(half.astype(float) - (whole.astype(float) + image) / 2).max() <= 1
-    assert (pictures.heat(cam) == pictures.heat(cam, "jet")).all()
-    light = [cv2.cvtColor(pictures.heat(np.arange(256, dtype=np.uint8)[None], name), cv2.COLOR_RGB2LAB)[0, :, 0]
-             for name in pictures.COLORMAPS if name != "jet"]
+    assert (heatmaps.heat(cam) == heatmaps.heat(cam, "jet")).all()
+    light = [cv2.cvtColor(heatmaps.heat(np.arange(256, dtype=np.uint8)[None], name), cv2.COLOR_RGB2LAB)[0, :, 0]
+             for name in heatmaps.COLORMAPS if name != "jet"]
     assert all((np.diff(own.astype(int)) >= -2).all() for own in light)
 
 
 def test_shrink_keeps_the_aspect_ratio_and_never_enlarges():
     image = np.zeros((300, 600, 3), np.uint8)
-    assert pictures.shrink(image, 200).shape == (100, 200, 3) and pictures.shrink(image, 600).shape == image.shape
-    assert pictures.shrink(image, 600) is not image and pictures.shrink(image[:1], 10).shape == (1, 10, 3)
+    assert heatmaps.shrink(image, 200).shape == (100, 200, 3) and heatmaps.shrink(image, 600).shape == image.shape
+    assert heatmaps.shrink(image, 600) is not image and heatmaps.shrink(image[:1], 10).shape == (1, 10, 3)
 
 
 def test_encode_is_what_a_reader_decodes():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    decoded = cv2.imdecode(np.frombuffer(pictures.encode(image), np.uint8), 1)
+    decoded = cv2.imdecode(np.frombuffer(heatmaps.encode(image), np.uint8), 1)
     assert (cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) == image).all()
-    assert pictures.encode(image, ".jpg")[:2] == b"\xff\xd8"
-    assert len(pictures.encode(image, ".jpg", 10)) < len(pictures.encode(image, ".jpg", 95))
+    assert heatmaps.encode(image, ".jpg")[:2] == b"\xff\xd8"
+    assert len(heatmaps.encode(image, ".jpg", 10)) < len(heatmaps.encode(image, ".jpg", 95))
 
 
 # --- notebooks -----------------------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ from test_tools import call
 from covid_resnet import ResNet
 from covid_resnet.data import FolderDataset
 from covid_resnet.pneumonia import PneumoniaRecipe
+from cxr.data.images import read_image
+from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
-from cxr.images import read_image
-from cxr.pictures import save_picture
-from cxr.preprocess import Augment, Preprocess
-from cxr.thresholds import read_operating
-from cxr.transfer import freeze_backbone, trainable
-from cxr.weights import read_weights, save_weights
+from cxr.metrics.thresholds import read_operating
+from cxr.models.transfer import freeze_backbone, trainable
+from cxr.visual.heatmaps import save_picture
+from cxr.weights import save_weights
+from cxr.weights.paddle_files import read_weights
 
 
 def folders(root, parts=("train", "val", "test"), classes=("NORMAL", "PNEUMONIA"), count=3):

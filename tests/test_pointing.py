@@ -7,16 +7,27 @@ from functools import partial
 import numpy as np
 import pytest
 
-from cxr import phantom
-from cxr.boxes import ExpertBox, Geometry, clip, coverage, read_boxes
+from cxr.data import phantom
+from cxr.data.boxes import ExpertBox, Geometry, clip, coverage, read_boxes
+from cxr.data.images import read_image
+from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.images import read_image
-from cxr.mapper import Mapper, choose_methods, padded
-from cxr.pointing import ALL, HELD_OUT, Finding, _Averages, figures, gather, groups, locate, summarise, tuned
-from cxr.pointing_report import localisation, to_keep
-from cxr.preprocess import Preprocess
-from cxr.report import Picture, save_report
-from cxr.where import Evidence, printed
+from cxr.evaluation.report import Picture, save_report
+from cxr.localisation.benchmark import (
+    ALL,
+    HELD_OUT,
+    Finding,
+    _Averages,
+    figures,
+    gather,
+    groups,
+    locate,
+    summarise,
+    tuned,
+)
+from cxr.localisation.maps import Mapper, choose_methods, padded
+from cxr.localisation.report import localisation, to_keep
+from cxr.localisation.run import Evidence, printed
 
 NAMES = phantom.CLASS_NAMES
 # 136 -> 128 -> the centre 112: the boxes are scaled, moved and cut.

@@ -4,10 +4,10 @@ import csv
 import numpy as np
 import pytest
 
+from cxr.data.lists import LabelList
 from cxr.errors import InputError
-from cxr.lists import LabelList
-from cxr.metrics import scores_from_logits
-from cxr.predictions import Predictions, match, match_both, read_predictions, write_predictions
+from cxr.evaluation.predictions import Predictions, match, match_both, read_predictions, write_predictions
+from cxr.metrics.classification import scores_from_logits
 
 EXCLUSIVE = np.log([[[.7, .2, .1]], [[.6, .3, .1]], [[.1, .8, .1]], [[.5, .4, .1]], [[.2, .7, .1]]])
 

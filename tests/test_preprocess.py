@@ -6,8 +6,8 @@ import paddle.vision.transforms as T
 import pytest
 from PIL import Image
 
+from cxr.data.transforms import Augment, Preprocess, TenCrop, centre_crop, resize, ten_crop
 from cxr.errors import InputError
-from cxr.preprocess import Augment, Preprocess, TenCrop, centre_crop, resize, ten_crop
 
 SIZES = [(64, 64), (64, 97), (131, 64), (55, 40), (200, 333), (301, 100), (41, 41)]
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from cxr.progress import progress
+from cxr.utils.progress import progress
 
 
 class Terminal(io.StringIO):

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from cxr.images import read_image
-from cxr.report import Note, Picture, Section, Table, save_report
+from cxr.data.images import read_image
+from cxr.evaluation.report import Note, Picture, Section, Table, save_report
 
 IMAGE = np.full((30, 60, 3), 200, np.uint8)
 SECTIONS = [

@@ -155,6 +155,6 @@ def test_the_users_variables_reach_paddle():
 def test_a_cam_needs_neither_scikit_learn_nor_matplotlib():
     """They take longer to import than Paddle, and a CAM of one image is little else."""
     run("""
-import sys, cxr.explain, cxr.inference, cxr.cam
+import sys, cxr.explain.pipeline, cxr.inference.predictor, cxr.cam
 assert not {"sklearn", "scipy.stats", "matplotlib.pyplot", "pandas"} & set(sys.modules)
 """)

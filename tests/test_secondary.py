@@ -9,8 +9,8 @@ from cxr.errors import InputError
 pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom: pip install pydicom pyjpegls")
 from dicom_files import ROW, dicom  # noqa: E402
 
-from cxr.images import read_bytes  # noqa: E402
-from cxr.secondary import DESCRIPTION, origin, secondary_capture  # noqa: E402
+from cxr.data.images import read_bytes  # noqa: E402
+from cxr.explain.secondary_capture import DESCRIPTION, origin, secondary_capture  # noqa: E402
 
 PICTURE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)               # an odd number of bytes
 PATIENT = {"PatientName": "Müller^Jürgen", "PatientID": "P-77", "IssuerOfPatientID": "Clinic", "PatientSex": "M",

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from page_checkpoints import FINDINGS, RECIPES, blank_png, phantom_png, write_checkpoints
 
-from cxr.desk import Busy, Desk
 from cxr.errors import InputError
-from cxr.service import Limits, Service
-from cxr.uploads import read_upload
-from cxr.weights import read_weights, save_weights
+from cxr.serving.job_queue import Busy, Desk
+from cxr.serving.service import Limits, Service
+from cxr.serving.uploads import read_upload
+from cxr.weights import save_weights
+from cxr.weights.paddle_files import read_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -164,7 +165,7 @@ def test_a_checkpoint_that_changed_after_it_was_listed_is_not_taken_for_the_old_
 @pytest.mark.parametrize("recipe", ["covid_resnet", "chexnet"])
 def test_one_image_is_explained_as_by_the_toolbox(service, recipe):
     from cxr.cam import GradCAM
-    from cxr.metrics import scores_from_logits
+    from cxr.metrics.classification import scores_from_logits
     checkpoint = checkpoint_of(service, recipe)
     seen = service.read(checkpoint, phantom_png(2, 512), "a.png")
     reading = service.explain(checkpoint, seen, "gradcam")
@@ -242,7 +243,7 @@ def test_every_thread_of_the_desk_runs_paddle_in_dynamic_mode():
     code = """
 import threading
 from cxr.runtime import load_paddle
-from cxr.service import Limits, Service
+from cxr.serving.service import Limits, Service
 first = threading.Thread(target=load_paddle)
 first.start()
 first.join()

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from cxr import phantom
+from cxr.data import phantom
+from cxr.data.images import read_image
+from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.images import read_image
-from cxr.preprocess import Preprocess
-from cxr.report import save_report
-from cxr.shortcut import REGIONS, border, corners, look, regions, shares, shortcut_report
-from cxr.where import printed
+from cxr.evaluation.report import save_report
+from cxr.localisation.run import printed
+from cxr.localisation.shortcut import REGIONS, border, corners, look, regions, shares, shortcut_report
 
 PREPROCESS = Preprocess(resize=(100, 100), crop=None)
 

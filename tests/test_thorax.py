@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from cxr import phantom
-from cxr.images import read_image
-from cxr.preprocess import resize
-from cxr.thorax import estimate
+from cxr.data import phantom
+from cxr.data.images import read_image
+from cxr.data.transforms import resize
+from cxr.localisation.thorax import estimate
 
 
 def dice(one, other):

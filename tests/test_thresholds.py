@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import InputError
-from cxr.thresholds import (
+from cxr.metrics.thresholds import (
     Operating,
     choose_threshold,
     fit_operating,

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr import phantom
-from cxr.checkpoint import read as read_checkpoint
-from cxr.files import sha256
-from cxr.images import read_image
-from cxr.thresholds import read_operating
+from cxr.data import phantom
+from cxr.data.images import read_image
+from cxr.metrics.thresholds import read_operating
+from cxr.training.resume import read as read_checkpoint
+from cxr.utils.files import sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 

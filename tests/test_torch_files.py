@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import InputError
-from cxr.torch_files import is_torch, read_torch, write_torch
+from cxr.weights.torch_files import is_torch, read_torch, write_torch
 
 # Two files of PyTorch 2.13 with the same content, {"epoch": 1, "state_dict": ...}, see EXPECTED: the zip archive and
 # the stream of pickles (`_use_new_zipfile_serialization=False`).

@@ -12,12 +12,12 @@ from training_models import TINY, Squares, Tiny, last, same, train, weights
 
 from covid_resnet import ResNet
 from covid_resnet.recipe import CovidResNetRecipe
+from cxr.data.images import read_image
+from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
-from cxr.images import read_image
-from cxr.preprocess import Augment, Preprocess
-from cxr.recipe import metadata, restore
-from cxr.training import Settings, fit
-from cxr.weights import read_weights
+from cxr.models.recipe import metadata, restore
+from cxr.training.trainer import Settings, fit
+from cxr.weights.paddle_files import read_weights
 
 
 def test_it_learns_and_writes_what_it_says(tmp_path, capsys):

@@ -7,10 +7,10 @@ from training_models import TINY, Tiny, same, train, weights
 from chexnet.densenet import DenseNet121
 from chexnet.model import CheXNet
 from covid_resnet import ResNet
-from cxr import transfer
+from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
-from cxr.preprocess import Augment, Preprocess
-from cxr.transfer import embed, freeze_backbone, is_frozen, load_backbone, train_mode
+from cxr.models import transfer
+from cxr.models.transfer import embed, freeze_backbone, is_frozen, load_backbone, train_mode
 from cxr.weights import save_weights
 
 

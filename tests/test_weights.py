@@ -14,7 +14,8 @@ import weight_files
 from weight_files import loaded, make_model, same, values
 
 from cxr.errors import InputError
-from cxr.weights import META_KEY, check_state, load_weights, read_weights, save_weights
+from cxr.weights import load_weights, save_weights
+from cxr.weights.paddle_files import META_KEY, check_state, read_weights
 
 state = pytest.fixture(scope="module")(weight_files.state)
 refused = pytest.fixture(weight_files.refuser)

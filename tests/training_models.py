@@ -5,13 +5,13 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from cxr.checkpoint import claim
-from cxr.data import XrayDataset
-from cxr.pictures import save_picture
-from cxr.preprocess import Preprocess
-from cxr.training import Settings, fit
-from cxr.transfer import freeze_backbone, trainable
-from cxr.weights import read_weights
+from cxr.data.dataset import XrayDataset
+from cxr.data.transforms import Preprocess
+from cxr.models.transfer import freeze_backbone, trainable
+from cxr.training.resume import claim
+from cxr.training.trainer import Settings, fit
+from cxr.visual.heatmaps import save_picture
+from cxr.weights.paddle_files import read_weights
 
 TINY = Preprocess(resize=(32, 32), crop=None, mean=(0.5,) * 3, std=(0.25,) * 3, antialias=False)
 

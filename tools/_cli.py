@@ -37,15 +37,14 @@ def missing(error: ImportError) -> str:
 
 try:
     from cxr.errors import InputError
-    from cxr.recipe import Recipe
+    from cxr.models.recipe import Recipe
 except ImportError as error:
     sys.exit(fail(missing(error)))
 
 
 def recipes() -> dict[str, Recipe]:
     """Every recipe of every folder beside `tools/` that holds a `recipe.py`."""
-    modules = (import_module(f"{path.parent.name}.recipe") for path in sorted(ROOT.glob("*/recipe.py"))
-               if path.parent.name != "cxr")
+    modules = (import_module(f"{path.parent.name}.recipe") for path in sorted(ROOT.glob("*/recipe.py")))
     return {recipe.name: recipe for module in modules for recipe in module.RECIPES}
 
 
@@ -68,7 +67,7 @@ def recipe_parsers(main: argparse.ArgumentParser) -> dict[str, argparse.Argument
             for name, recipe in recipes().items()}
 
 
-ENGINES = ("auto", "openvino", "onednn", "compiled", "dygraph")          # of cxr.inference, which imports Paddle
+ENGINES = ("auto", "openvino", "onednn", "compiled", "dygraph")    # of cxr.inference.predictor, which imports Paddle
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -144,8 +143,8 @@ def run(command: Callable[[], int | None], paddle: bool = True, device: str | No
 
 def writable(folder: Path) -> Path:
     """Make the folder that results go to, before the work begins rather than after it."""
-    from cxr.distributed import rank
-    from cxr.files import replacing
+    from cxr.utils.distributed import rank
+    from cxr.utils.files import replacing
     if rank() > 0:
         return folder
     try:

@@ -18,7 +18,7 @@ from chexnet.densenet import Transition
 from chexnet.labels import CLASS_NAMES
 from chexnet.model import CheXNet, CheXNetCAM
 from covid_resnet import ResNet
-from cxr.preprocess import ten_crop
+from cxr.data.transforms import ten_crop
 
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

@@ -22,14 +22,14 @@ def arguments():
 
 
 def main(streamlit) -> None:
-    from cxr.page.view import keep_uploads_in_memory, show
+    from cxr.serving.page.view import keep_uploads_in_memory, show
 
     @streamlit.cache_resource(show_spinner=False)
     def service():
         """What all sessions share, made once."""
         from cxr.device import use
         from cxr.runtime import load_paddle
-        from cxr.service import Service
+        from cxr.serving.service import Service
 
         load_paddle()
         use(arguments().device)

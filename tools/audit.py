@@ -38,8 +38,8 @@ def arguments():
 def main(args) -> None:
     from prettytable import PrettyTable
 
-    from cxr.audit import audit, draw_duplicates, sources_of, write_findings
     from cxr.errors import InputError
+    from cxr.evaluation.split_audit import audit, draw_duplicates, sources_of, write_findings
 
     recipe, folder = recipes()[args.recipe], writable(Path(args.save_dir))
     train_set, val_set = recipe.train_sets(args)

@@ -52,7 +52,7 @@ def arguments():
 
 
 def main(args) -> None:
-    from cxr.benchmark import machine, save_timings, serve, timing_table
+    from _race import machine, save_timings, serve, timing_table
 
     if args.what in WORKERS:
         serve(WORKERS[args.what](args))
@@ -69,7 +69,7 @@ def main(args) -> None:
 
 def raced(candidates, args, first: str | None = None, peers=()):
     """The race of `candidates` against the plain worker `first`, and against the peers' commands."""
-    from cxr.benchmark import Worker, race
+    from _race import Worker, race
     told = [f"--{name}={getattr(args, name)}" for name in ("batch_size", "count", "images", "scratch")
             if getattr(args, name)]
     workers = {"plain Paddle": Worker([sys.executable, __file__, first, *told], PLAIN)} if first else {}
@@ -92,7 +92,7 @@ def inference(args):
     from _published import batch, network
 
     from cxr.cam import CAM
-    from cxr.inference import EngineModel, Predictor, fast_engines, precision_cost
+    from cxr.inference.predictor import EngineModel, Predictor, fast_engines, precision_cost
 
     x, model, engines = batch(args.batch_size), network("chexnet"), fast_engines()
     kinds = {"our settings, dygraph": ("dygraph", "float32"), **compared(engines, args)}
@@ -117,9 +117,9 @@ def pipeline(args):
     from chexnet.labels import CLASS_NAMES
     from chexnet.recipe import CheXNetRecipe
     from cxr.cam import CAM
-    from cxr.explain import explain
-    from cxr.inference import EngineModel, Predictor, fast_engines, predict
-    from cxr.preprocess import TenCrop
+    from cxr.data.transforms import TenCrop
+    from cxr.explain.pipeline import explain
+    from cxr.inference.predictor import EngineModel, Predictor, fast_engines, predict
 
     recipe, model = CheXNetRecipe(), network("chexnet")
     predictors = {name: Predictor(model, engine, precision=precision)
@@ -149,14 +149,14 @@ def pipeline(args):
 
 def phantoms(folder: Path) -> Path:
     """Eight phantoms of 1024 x 1024 in `folder`."""
-    from cxr.phantom import write_folder
+    from cxr.data.phantom import write_folder
     write_folder(folder, per_class=2, size=1024)
     return folder
 
 
 def repeated(args) -> list[Path]:
     """`--count` paths of images, those of `--images` over and over."""
-    from cxr.images import find_images
+    from cxr.data.images import find_images
     return list(islice(cycle(path for path, _ in find_images([args.images])), args.count))
 
 
@@ -175,10 +175,10 @@ def train(args):
 def startup(args):
     """Whole processes. The image's engine is in the cache, as after any earlier use."""
     from _published import network
+    from _race import race
 
     from chexnet.labels import CLASS_NAMES
-    from cxr.benchmark import race
-    from cxr.phantom import write_folder
+    from cxr.data.phantom import write_folder
     from cxr.weights import save_weights
     with tempfile.TemporaryDirectory() as scratch:
         folder, weights = Path(scratch, "phantoms"), Path(scratch, "chexnet.pdparams")

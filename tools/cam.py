@@ -48,7 +48,7 @@ def arguments():
                               "them beside the weights (default: %(default)s)")
         others = sub.add_argument_group("for other systems, beside every picture")
         others.add_argument("--json", action="store_true", help="NAME.json: scores, thresholds, boxes, and what they "
-                                                                "were made with (schema: cxr/manifest.py)")
+                                                                "were made with (schema: cxr/explain/manifest.py)")
         others.add_argument("--npz", action="store_true", help="NAME.npz: the raw maps and their place in the image")
         others.add_argument("--dicom", action="store_true",
                             help="NAME.cam.dcm: the picture as DICOM Secondary Capture, of nobody and in a study of "
@@ -70,11 +70,11 @@ def arguments():
 def main(args) -> int:
     import numpy as np
 
-    from cxr import cam, distributed
-    from cxr.data import XrayDataset
-    from cxr.download import fetch_published
+    from cxr import cam
+    from cxr.data.dataset import XrayDataset
+    from cxr.data.images import find_images
     from cxr.errors import InputError
-    from cxr.explain import (
+    from cxr.explain.pipeline import (
         Exports,
         choose_classes,
         explain,
@@ -83,11 +83,12 @@ def main(args) -> int:
         score_table,
         write_scores,
     )
-    from cxr.files import sha256
-    from cxr.images import find_images
-    from cxr.inference import EngineModel, Predictor, precision_cost
-    from cxr.recipe import restore
-    from cxr.thresholds import read_operating
+    from cxr.inference.predictor import EngineModel, Predictor, precision_cost
+    from cxr.metrics.thresholds import read_operating
+    from cxr.models.recipe import restore
+    from cxr.utils import distributed
+    from cxr.utils.files import sha256
+    from cxr.weights.download import fetch_published
 
     distributed.start()
     recipe = recipes()[args.recipe]
@@ -103,7 +104,7 @@ def main(args) -> int:
     if not args.images:
         raise InputError("name at least one image or folder.")
     if args.dicom:
-        from cxr.dicom import require
+        from cxr.data.dicom import require
         require("--dicom")
     elif args.keep_identity:
         raise InputError("--keep_identity says what goes into DICOM files: add --dicom, or leave it away.")

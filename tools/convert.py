@@ -35,9 +35,9 @@ def arguments():
 
 
 def main(args) -> None:
-    from cxr.convert import convert, read_any, save
+    from cxr.data.transforms import Preprocess
     from cxr.errors import InputError
-    from cxr.preprocess import Preprocess
+    from cxr.models.convert import convert, read_any, save
 
     if args.list:
         state, meta = read_any(args.list)

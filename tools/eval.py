@@ -69,13 +69,13 @@ def main(args) -> None:
 
 
 def judge_checkpoint(recipe, args) -> None:
-    from cxr import distributed
-    from cxr.evaluation import Case
-    from cxr.metrics import evaluate, headline, scores_from_logits
-    from cxr.predictions import write_predictions
-    from cxr.recipe import restore
-    from cxr.thresholds import read_operating
-    from cxr.where import Evidence, printed
+    from cxr.evaluation.predictions import write_predictions
+    from cxr.evaluation.sections import Case
+    from cxr.localisation.run import Evidence, printed
+    from cxr.metrics.classification import evaluate, headline, scores_from_logits
+    from cxr.metrics.thresholds import read_operating
+    from cxr.models.recipe import restore
+    from cxr.utils import distributed
 
     distributed.start()
     evidence = Evidence(recipe, args)
@@ -105,11 +105,11 @@ def judge_checkpoint(recipe, args) -> None:
 
 
 def judge_predictions(recipe, args) -> None:
-    from cxr.calibration import logits_from_scores
-    from cxr.evaluation import Case
-    from cxr.metrics import evaluate_scores, headline, log_loss
-    from cxr.predictions import match, read_predictions
-    from cxr.thresholds import read_operating
+    from cxr.evaluation.predictions import match, read_predictions
+    from cxr.evaluation.sections import Case
+    from cxr.metrics.calibration import logits_from_scores
+    from cxr.metrics.classification import evaluate_scores, headline, log_loss
+    from cxr.metrics.thresholds import read_operating
 
     class_names, listed = labels_of(recipe, args)
     matched = match(args.predictions, read_predictions(args.predictions, class_names, recipe.activation), listed)
@@ -130,9 +130,9 @@ def judge_predictions(recipe, args) -> None:
 
 
 def compare_predictions(recipe, args) -> None:
-    from cxr.comparison import compare, short_names
-    from cxr.evaluation import Case, data_section
-    from cxr.predictions import match_both, read_predictions
+    from cxr.evaluation.comparison import compare, short_names
+    from cxr.evaluation.predictions import match_both, read_predictions
+    from cxr.evaluation.sections import Case, data_section
 
     class_names, listed = labels_of(recipe, args)
     a, b = short_names(args.compare)
@@ -150,9 +150,9 @@ def compare_predictions(recipe, args) -> None:
 
 
 def fit_thresholds(recipe, args) -> None:
-    from cxr.metrics import scores_from_logits
-    from cxr.recipe import restore
-    from cxr.thresholds import fit_operating, operating_table, parse_rule, write_operating
+    from cxr.metrics.classification import scores_from_logits
+    from cxr.metrics.thresholds import fit_operating, operating_table, parse_rule, write_operating
+    from cxr.models.recipe import restore
 
     parse_rule(args.fit)
     restored = restore(recipe, args.ckpt, recipe.preprocess, recipe.arch_of(args))
@@ -171,9 +171,9 @@ def predicted(args, restored, dataset):
     """Logits (N, crops, K) of a data set."""
     import numpy as np
 
+    from cxr.data.transforms import TenCrop
     from cxr.errors import InputError
-    from cxr.inference import Predictor, precision_cost, predict
-    from cxr.preprocess import TenCrop
+    from cxr.inference.predictor import Predictor, precision_cost, predict
 
     dataset.transform = TenCrop(restored.preprocess) if args.ten_crop else restored.preprocess
     batch_size = max(1, args.batch_size // 10) if args.ten_crop else args.batch_size
@@ -188,8 +188,8 @@ def predicted(args, restored, dataset):
 
 def judged(recipe, args, case, report, facts, names, operating, remarks=()) -> tuple:
     """Sections of the report, and the table for the console."""
-    from cxr.evaluation import data_section, judge
-    from cxr.published import comparable
+    from cxr.evaluation.sections import data_section, judge
+    from cxr.metrics.published import comparable
 
     columns, sentences = comparable(recipe.published_figures, len(names), case.class_names)
     result = judge(case, report, columns, operating, args.resamples, args.seed)
@@ -207,7 +207,7 @@ def labels_of(recipe, args) -> tuple:
 
 
 def weights_facts(args) -> dict:
-    from cxr.files import sha256
+    from cxr.utils.files import sha256
     return {"Model": args.recipe, "Weights": str(args.ckpt), "SHA-256 of the weights": sha256(args.ckpt)}
 
 
@@ -216,7 +216,7 @@ def views(args) -> str:
 
 
 def save(folder: Path, title: str, sections) -> None:
-    from cxr.report import save_report
+    from cxr.evaluation.report import save_report
     page = save_report(folder, title, sections)
     print(f"The report is {page}; pictures, report.md and report.json lie beside it.")
 

@@ -26,8 +26,8 @@ def arguments():
 def main(args) -> None:
     from dataclasses import replace
 
-    from cxr.download import SERVER, fetch
     from cxr.errors import InputError
+    from cxr.weights.download import SERVER, fetch
 
     offered = [one for recipe in recipes().values() for one in recipe.downloads]
     if args.save_dir:

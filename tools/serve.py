@@ -29,10 +29,10 @@ def main(args) -> None:
     try:
         import uvicorn
 
-        from cxr.api import make_api
+        from cxr.serving.http_api import make_api
     except ModuleNotFoundError as missing:
         raise InputError(f"the service needs {missing.name}: run `pip install -e .[serve]`.") from None
-    from cxr.service import Limits, Service
+    from cxr.serving.service import Limits, Service
 
     folders = args.ckpt_dir or [ROOT / "pretrained_models", ROOT / "output", Path("output").resolve()]
     service = Service(recipes(), folders, Limits(waiting=14))     # each holds its image in memory

@@ -110,9 +110,9 @@ def _minutes(text: str) -> float:
 
 
 def main(args) -> None:
-    from cxr import distributed
-    from cxr.checkpoint import claim
     from cxr.errors import InputError
+    from cxr.training.resume import claim
+    from cxr.utils import distributed
 
     if args.resume and args.overwrite:
         raise InputError("--resume and --overwrite contradict each other: give one of them.")
@@ -124,14 +124,14 @@ def main(args) -> None:
 def train(recipe, args, saved) -> None:
     import paddle
 
-    from cxr import distributed
-    from cxr.audit import concerns
-    from cxr.cache import ResizedImages
+    from cxr.data.cache import ResizedImages
+    from cxr.data.transforms import Augment
     from cxr.device import chosen
-    from cxr.preprocess import Augment
-    from cxr.recipe import metadata
-    from cxr.training import Settings, fit
-    from cxr.transfer import freeze_backbone, load_backbone, trainable
+    from cxr.evaluation.split_audit import concerns
+    from cxr.models.recipe import metadata
+    from cxr.models.transfer import freeze_backbone, load_backbone, trainable
+    from cxr.training.trainer import Settings, fit
+    from cxr.utils import distributed
     from cxr.weights import load_weights
 
     train_set, val_set = recipe.train_sets(args)

@@ -11,7 +11,7 @@ from cxr.cam.base import BaseCAM
 from cxr.cam.probe import to_numpy
 from cxr.cam.targets import Targets
 from cxr.errors import InputError
-from cxr.progress import progress
+from cxr.utils.progress import progress
 
 
 class _GradientCAM(BaseCAM):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from cxr.device.hardware import Gpu, Hardware, look
 from cxr.device.sentences import PAGE, Build, explain, installed_build
 from cxr.device.verdicts import Verdict, verdict_of
-from cxr.distributed import local_gpu, world
 from cxr.errors import InputError
+from cxr.utils.distributed import local_gpu, world
 
 REQUEST = re.compile(r"auto|cpu|gpu(:\d+)?")
 

@@ -22,8 +22,8 @@ from cxr import __version__, gpu_libraries
 from cxr.device import hardware, trial, verdicts
 from cxr.device.sentences import explain, installed_build
 from cxr.errors import InputError
-from cxr.folders import wanted_cache, writable_cache
 from cxr.runtime import load_paddle, usable_cores
+from cxr.utils.folders import wanted_cache, writable_cache
 
 # What a result may depend on, each with the name that it is imported by.
 _PACKAGES = {"paddlepaddle": "paddle", "paddlepaddle-gpu": "paddle", "numpy": "numpy", "opencv-python": "cv2",
@@ -191,7 +191,7 @@ def _engines(problems: list[str]) -> Iterable[tuple[str, str]]:
     if "paddle" not in sys.modules:
         yield "none", "they need Paddle"
         return
-    from cxr.inference import fast_engines
+    from cxr.inference.predictor import fast_engines
 
     yield "fastest first", ", ".join(fast_engines())
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from cxr.device.hardware import Gpu, Hardware
 from cxr.device.sentences import Build, lacks_code
 from cxr.device.trial import Outcome, ask
-from cxr.files import write_json
-from cxr.folders import wanted_cache, writable_cache
+from cxr.utils.files import write_json
+from cxr.utils.folders import wanted_cache, writable_cache
 
 
 @dataclass(frozen=True)

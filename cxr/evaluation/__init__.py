@@ -1,0 +1,1 @@
+"""How good a model is: sections of the report, comparisons, stored predictions, and whether the split is fair."""

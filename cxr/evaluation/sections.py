@@ -1,0 +1,353 @@
+"""The sections of an evaluation report: how well a system ranks, decides and states probabilities, and how surely.
+
+Every figure with an interval is a point figure of `cxr.metrics.classification` and its 95 % bootstrap interval over
+patients.
+"""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from prettytable import PrettyTable
+
+from cxr.evaluation.report import Note, Picture, Section, Table
+from cxr.metrics.bootstrap import RESAMPLES, Interval, Resamples, interval
+from cxr.metrics.calibration import at_temperature, reliability
+from cxr.metrics.classification import Report, average_precision, mean, outcomes, rates, truth_of
+from cxr.metrics.published import PublishedFigures
+from cxr.metrics.thresholds import Operating
+from cxr.visual import charts
+
+MEAN = "Mean"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged: scores (N, K) probabilities; labels (N, K) of 0/1 for `sigmoid`, (N,) indices for `softmax`;
+    the patient of each image.
+    """
+    scores: np.ndarray
+    labels: np.ndarray
+    class_names: Sequence[str]
+    activation: str
+    patients: Sequence[str]
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(N, K) bool."""
+        return truth_of(self.labels, len(self.class_names), self.activation)
+
+    def called(self, thresholds: Sequence[float]) -> np.ndarray:
+        """(N, K) bool: the highest score of exclusive classes, else the scores at or above their thresholds (K,)."""
+        if self.activation == "softmax":
+            return truth_of(self.scores.argmax(axis=1), len(self.class_names), self.activation)
+        return self.scores >= np.asarray(thresholds)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A point figure with its interval."""
+    value: float
+    interval: Interval
+
+    def __str__(self) -> str:
+        if np.isnan(self.interval.low):
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} ({self.interval.low:.3f} to {self.interval.high:.3f})"
+
+    def to_json(self) -> dict:
+        return {"value": float(self.value), "low": self.interval.low, "high": self.interval.high,
+                "resamples": self.interval.kept}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`sections` of the report and the `table` for the console."""
+    sections: list[Section]
+    table: str
+
+
+def judge(case: Case, report: Report, published: Sequence[PublishedFigures] = (), operating: Operating | None = None,
+          resamples: int = RESAMPLES, seed: int = 0) -> Evaluation:
+    """Ranking, decisions and calibration of a system.
+
+    Args:
+        case: what is judged.
+        report: its point figures (`cxr.metrics.classification.evaluate`).
+        published: columns to stand beside ours; the caller leaves away what belongs to another set.
+        operating: thresholds and temperature that were fitted on other images.
+        resamples, seed: of the bootstrap.
+    """
+    draws = Resamples(case.patients, resamples, seed)
+    areas, precisions = _ranked(case, report, draws)
+    decided, by, rated = _decisions(case, report, draws, published, operating)
+    sections = [_ranking_section(case, draws, areas, precisions, published), decided,
+                _calibration_section(case, report, operating)]
+    return Evaluation(sections, _console(case, areas, precisions, by, rated, published))
+
+
+# --- ranking -------------------------------------------------------------------------------------------------------
+
+def _ranked(case: Case, report: Report, draws: Resamples) -> tuple[dict[str, Figure], dict[str, Figure]]:
+    """AUROC and average precision of each class and their mean."""
+    points = [np.array([report.values[f"AUROC_{name}"] for name in case.class_names]),
+              average_precision(case.scores, case.truth)]
+    both = (with_mean(*own) for own in zip(points, draws.ranking(case.scores, case.truth)))
+    return tuple({name: Figure(points[k], interval(samples[:, k])) for k, name in enumerate((*case.class_names, MEAN))}
+                 for points, samples in both)
+
+
+def with_mean(points: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Figures (K,) and their resamples (R, K) with the mean over the classes that have one as a further column.
+
+    It is nan in a resample in which one of these is: over other classes it would be the mean of something else.
+    """
+    known = ~np.isnan(points)
+    means = samples[:, known].mean(axis=1) if known.any() else np.full(len(samples), np.nan)
+    return np.append(points, mean(points)), np.column_stack([samples, means])
+
+
+def _ranking_section(case: Case, draws: Resamples, areas: Mapping[str, Figure], precisions: Mapping[str, Figure],
+                     published: Sequence[PublishedFigures]) -> Section:
+    truth = case.truth
+    shown = [column for column in published if any(key.startswith("AUROC_") for key in column.values)]
+    header = ["Type", "Images", "Patients", "AUROC (95 %)", *(column.source for column in shown),
+              "Average precision (95 %)", "by chance"]
+    rows, values = [], {}
+    for k, name in enumerate((*case.class_names, MEAN)):
+        key = "AUROC_avg" if name == MEAN else f"AUROC_{name}"
+        beside = {column.source: column.values[key] for column in shown if key in column.values}
+        share = truth.mean() if name == MEAN else truth[:, k].mean()
+        images, patients = ("", "") if name == MEAN else (
+            int(truth[:, k].sum()), len(np.unique(draws.patient[truth[:, k]])))
+        rows.append([name, _count(images), _count(patients), str(areas[name]),
+                     *(f"{beside[column.source]:.3f}" if column.source in beside else "" for column in shown),
+                     str(precisions[name]), f"{share:.3f}"])
+        values[name] = {"AUROC": areas[name].to_json(), "average_precision": precisions[name].to_json(),
+                        "share_of_positives": float(share), "published_AUROC": beside}
+        if name != MEAN:
+            values[name].update(images=images, patients=patients)
+    blocks = ["AUROC is the chance that an image with the finding scores higher than one without it; 0.5 is guessing. "
+              "Average precision is the area under the precision-recall steps; guessing gives the share of positives. "
+              f"Intervals come from {draws.count:,} resamples of the {draws.patients:,} patients (seed {draws.seed}), "
+              "each with all of its images. Repeated positives raise the average precision of rare findings, so its "
+              "interval lies a little high.",
+              Table(header, rows, (MEAN,)), *left_out(draws, areas, precisions)]
+    own = {name: (figure.value, figure.interval.low, figure.interval.high) for name, figure in areas.items()}
+    beside = {column.source: {name: column.values.get("AUROC_avg" if name == MEAN else f"AUROC_{name}", np.nan)
+                              for name in own} for column in shown}
+    # The line of guessing would squeeze figures that are all far from it.
+    near = np.nanmin([low for _, low, _ in own.values()] + [1.0]) < 0.65
+    blocks += [
+        Picture("auroc", charts.intervals(own, "AUROC", beside, chance=0.5 if near else None),
+                f"AUROC of each class with its 95 % interval{'; dashed: guessing' if near else ''}.", charts.DPI),
+        Picture("roc", charts.roc(case.scores, truth, _titles(case.class_names, areas)),
+                "ROC curves, with the area; dashed: guessing.", charts.DPI),
+        Picture("precision_recall", charts.precision_recall(case.scores, truth, _titles(case.class_names, precisions)),
+                "Precision-recall curves, with the average precision; dashed: share of positives.", charts.DPI)]
+    return Section("ranking", "Ranking: AUROC and average precision", blocks, values)
+
+
+def left_out(draws: Resamples, *figures: Mapping[str, Figure]) -> list[Note]:
+    """What the reader must know about undefined figures and thin intervals."""
+    notes = []
+    areas = figures[0]
+    undefined = [name for name, figure in areas.items() if np.isnan(figure.value) and name != MEAN]
+    if undefined:
+        notes.append(Note(f"Undefined (0/0), shown as nan and left out of the mean: AUROC of {', '.join(undefined)}, "
+                          "whose images are all positive or all negative."))
+    short = {name: draws.count - figure.interval.kept for name, figure in areas.items()
+             if not np.isnan(figure.value) and figure.interval.kept < draws.count}
+    if short and draws.patients > 1:
+        told = ", ".join(f"{'the mean' if name == MEAN else name} {count:,}" for name, count in short.items())
+        notes.append(Note(f"Left out of the intervals, as they hold no positives or no negatives of a class: of "
+                          f"{draws.count:,} resamples {told}. An interval needs at least 40."))
+    if any(figure.value == figure.interval.low == 1 for own in figures for figure in own.values()):
+        notes.append(Note("An interval without width (1.000 to 1.000) means that there is no error among these images; "
+                          "it is no proof that there will be none among others."))
+    return notes
+
+
+# --- decisions -----------------------------------------------------------------------------------------------------
+
+_RATES = ("precision", "recall", "specificity", "F1")
+
+
+def _decisions(case: Case, report: Report, draws: Resamples, published: Sequence[PublishedFigures],
+               operating: Operating | None) -> tuple[Section, str, dict[str, Mapping]]:
+    """The section, and for the console what was decided by last and the figures of that."""
+    blocks, values = [], {}
+    if case.activation == "softmax":
+        kinds = {"highest score": np.full(len(case.class_names), np.nan)}
+        told = "The class with the highest score is called."
+    else:
+        kinds = {"threshold 0.5": np.full(len(case.class_names), 0.5)}
+        told = "A finding is called from its threshold on. "
+        if operating is None:
+            told += ("0.5 suits no rare finding: fit thresholds on a validation list with `--fit`, and they are shown "
+                     "here too.")
+        else:
+            kinds["stored thresholds"] = np.array([operating.thresholds.get(n, np.nan) for n in case.class_names])
+            told += f"The stored thresholds were fitted on {operating.fitted_on} by the rule {operating.rule}."
+    blocks.append(told)
+    for kind, thresholds in kinds.items():
+        figures = _rates(case, draws, thresholds)
+        accuracy = _accuracy(case, draws, thresholds)
+        beside = {column.source: column.values["accuracy"] for column in published if "accuracy" in column.values}
+        line = f"**{kind[0].upper() + kind[1:]}**: accuracy {accuracy}"
+        line += "".join(f"; {source} {value:.3f}" for source, value in beside.items())
+        blocks += [line + (" over all images and findings." if case.activation == "sigmoid" else "."),
+                   _rates_table(case, thresholds, figures, published), *_undefined(figures)]
+        values[kind] = {"accuracy": {**accuracy.to_json(), "published": beside}, **{
+            name: {"threshold": float(thresholds[k]), **{key: own[name].to_json() for key, own in figures.items()},
+                   **dict(zip(("TP", "FP", "FN", "TN"), _outcomes(case, thresholds)[:, k].tolist()))}
+            for k, name in enumerate(case.class_names)}}
+    if report.confusion is not None:
+        values["confusion"] = report.confusion.tolist()
+        blocks.append(Picture("confusion", charts.confusion(report.confusion, case.class_names),
+                              "Confusion matrix: images, and their share of the row (the true class).", charts.DPI))
+    return Section("decisions", "Decisions: precision, recall, specificity, F1", blocks, values), kind, figures
+
+
+def _outcomes(case: Case, thresholds: np.ndarray) -> np.ndarray:
+    """(4, K) counts; nan for a finding without a threshold."""
+    counts = outcomes(case.truth, case.called(thresholds)).astype(float)
+    if case.activation == "sigmoid":
+        counts[:, np.isnan(thresholds)] = np.nan
+    return counts
+
+
+def _rates(case: Case, draws: Resamples, thresholds: np.ndarray) -> dict[str, dict[str, Figure]]:
+    truth, called = case.truth, case.called(thresholds)
+    each = np.concatenate([truth & called, ~truth & called, truth & ~called, ~truth & ~called], axis=1)
+    samples = rates(draws.sums(each).reshape(draws.count, 4, -1).swapaxes(0, 1))
+    points = rates(_outcomes(case, thresholds))
+    return {key: {name: Figure(points[key][k], interval(samples[key][:, k] + 0 * points[key][k]))
+                  for k, name in enumerate(case.class_names)} for key in _RATES}
+
+
+def _accuracy(case: Case, draws: Resamples, thresholds: np.ndarray) -> Figure:
+    """Share of right classes (exclusive) or of right yes/no calls (independent findings that have a threshold)."""
+    truth, called = case.truth, case.called(thresholds)
+    if case.activation == "softmax":
+        right = (truth & called).any(axis=1)
+    else:
+        known = ~np.isnan(thresholds)
+        right = (truth == called)[:, known].mean(axis=1) if known.any() else np.full(len(truth), np.nan)
+    hit, images = draws.sums(np.stack([right, np.ones(len(right))], axis=1)).T
+    return Figure(right.mean(), interval(hit / images))
+
+
+def _rates_table(case: Case, thresholds: np.ndarray, figures: Mapping, published: Sequence[PublishedFigures]) -> Table:
+    shown = [column for column in published if any(key.startswith("F1_") for key in column.values)]
+    independent = case.activation == "sigmoid"
+    header = ["Type", *(["Threshold"] if independent else []), "TP", "FP", "FN", "TN"]
+    for key in _RATES:
+        header += [f"{key[0].upper() + key[1:]} (95 %)", *(column.source for column in shown if key != "specificity")]
+    rows = []
+    for k, name in enumerate(case.class_names):
+        counts = [_count(value) for value in _outcomes(case, thresholds)[:, k]]
+        row = [name, *([f"{thresholds[k]:.4f}"] if independent else []), *counts]
+        for key in _RATES:
+            row += [str(figures[key][name]), *(f"{column.values[f'{key}_{name}']:.3f}" for column in shown
+                                               if key != "specificity")]
+        rows.append(row)
+    return Table(header, rows)
+
+
+def _undefined(figures: Mapping[str, Mapping[str, Figure]]) -> list[Note]:
+    told = []
+    for key, why in zip(_RATES, ("never called", "no positives", "no negatives", "neither positives nor calls")):
+        names = [name for name, figure in figures[key].items() if np.isnan(figure.value)]
+        if names:
+            told.append(f"{key} of {', '.join(names)} ({why})")
+    return [Note(f"Undefined (0/0, or without a threshold) and shown as nan: {'; '.join(told)}.")] if told else []
+
+
+# --- calibration ---------------------------------------------------------------------------------------------------
+
+def _calibration_section(case: Case, report: Report, operating: Operating | None) -> Section:
+    """Expected calibration error and Brier score of each class, before and after temperature scaling."""
+    temperature = operating.temperature if operating else 1.0
+    truth = case.truth
+    kinds = {"as given": case.scores}
+    if temperature != 1:
+        kinds[f"temperature {temperature:.3f}"] = at_temperature(case.scores, temperature, case.activation)
+    names = list(case.class_names)
+    curves = {kind: [reliability(scores[:, k], truth[:, k]) for k in range(len(names))]
+              for kind, scores in kinds.items()}
+    brier = {kind: ((scores - truth) ** 2).mean(axis=0) for kind, scores in kinds.items()}
+    titles = [f"{name}\nECE {curve.error:.3f}" for name, curve in zip(names, curves["as given"])]
+    header = ["Type", "Share of positives", "Mean probability", *(f"ECE {kind}" for kind in kinds),
+              *(f"Brier {kind}" for kind in kinds)]
+    rows = [[name, f"{truth[:, k].mean():.3f}", f"{case.scores[:, k].mean():.3f}",
+             *(f"{curves[kind][k].error:.3f}" for kind in kinds), *(f"{brier[kind][k]:.3f}" for kind in kinds)]
+            for k, name in enumerate(names)]
+    rows.append([MEAN, f"{truth.mean():.3f}", f"{case.scores.mean():.3f}",
+                 *(f"{np.mean([curve.error for curve in curves[kind]]):.3f}" for kind in kinds),
+                 *(f"{brier[kind].mean():.3f}" for kind in kinds)])
+    values = {kind: {name: {"ECE": curves[kind][k].error, "Brier": float(brier[kind][k])}
+                     for k, name in enumerate(names)} for kind in kinds}
+    text = (f"Log loss {report.values['loss']:.4f}. The expected calibration error (ECE) is the mean distance between "
+            "the probability given and the share of positives, over 15 bins of equal width (Guo et al. 2017). ")
+    if case.activation == "softmax":
+        top = {kind: reliability(scores.max(axis=1), scores.argmax(axis=1) == case.labels)
+               for kind, scores in kinds.items()}
+        text += "Of the class called it is " + ", ".join(f"{curve.error:.3f} {kind}" for kind, curve in top.items())
+        text += ". "
+        for kind, curve in top.items():
+            curves[kind].append(curve)
+            values[kind]["class called"] = {"ECE": curve.error}
+        titles.append(f"class called\nECE {top['as given'].error:.3f}")
+    if operating is None:
+        text += "A temperature fitted on a validation list with `--fit` is shown here too."
+    after = list(curves.values())[1] if temperature != 1 else None
+    picture = Picture("reliability", charts.calibration(curves["as given"], titles, after),
+                      "Reliability: on the dashed line a probability of 30 % comes true in 30 of 100 images. Bars: "
+                      "95 % Wilson intervals of the share, image by image.", charts.DPI)
+    return Section("calibration", "Calibration: what the probabilities are worth",
+                   [text, Table(header, rows, (MEAN,)), picture], {"log_loss": report.values["loss"], **values})
+
+
+# --- words ---------------------------------------------------------------------------------------------------------
+
+def data_section(facts: Mapping[str, str], names: Sequence[str], case: Case, remarks: Sequence[str] = ()) -> Section:
+    """What was judged: facts as the caller knows them, how many images (`names`) and patients, and what to heed."""
+    patients = len(set(case.patients))
+    if patients == 1:
+        remarks = [*remarks, "All images are of one patient: there is nothing to resample, and no figure has an "
+                             "interval."]
+    elif patients == len(names):
+        remarks = [*remarks, "Every image counts as a patient of its own: where that is not so, the intervals are too "
+                             "narrow."]
+    counted = {"Images": len(names), "Patients": patients}
+    facts = {**facts, "SHA-256 of the sorted names": hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()}
+    rows = [*facts.items(), *((name, f"{count:,}") for name, count in counted.items()),
+            ("Classes", ", ".join(case.class_names))]
+    return Section("data", "What was judged", [Table((), rows), *map(Note, remarks)],
+                   {**facts, **counted, "Classes": list(case.class_names), "Remarks": list(remarks)})
+
+
+def _titles(names: Sequence[str], figures: Mapping[str, Figure]) -> list[str]:
+    return [f"{name}\n{figures[name].value:.3f}" for name in names]
+
+
+def _count(value) -> str:
+    return value if isinstance(value, str) else "nan" if np.isnan(value) else f"{int(value):,}"
+
+
+def _console(case: Case, areas: Mapping[str, Figure], precisions: Mapping[str, Figure], by: str, rated: Mapping,
+             published: Sequence[PublishedFigures]) -> str:
+    shown = [column for column in published if "AUROC_avg" in column.values]
+    table = PrettyTable(["Type", "Images", "Precision", "Recall", "F1_Score", "AUROC (95 %)",
+                         *(column.source for column in shown), "AP (95 %)"], align="r")
+    table.align["Type"] = "l"
+    for k, name in enumerate((*case.class_names, MEAN)):
+        counted = ["", "", "", ""] if name == MEAN else [
+            int(case.truth[:, k].sum()), *(f"{rated[key][name].value:.3f}" for key in ("precision", "recall", "F1"))]
+        key = "AUROC_avg" if name == MEAN else f"AUROC_{name}"
+        table.add_row([name, *counted, str(areas[name]), *(f"{column.values[key]:.3f}" for column in shown),
+                       str(precisions[name])])
+    return f"{table.get_string()}\nPrecision, recall and F1 by the {by}; nan is 0/0; AP is average precision."

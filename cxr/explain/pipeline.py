@@ -1,0 +1,338 @@
+"""Heat maps for many images: read, predict, explain, draw and write, one batch after the other."""
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count
+from pathlib import Path
+
+import numpy as np
+from paddle.nn.functional import softmax
+from prettytable import PrettyTable
+
+from cxr.cam.base import BaseCAM
+from cxr.cam.faithfulness import evaluate, randomisation
+from cxr.cam.guided import GuidedBackprop, times, to_picture
+from cxr.cam.maths import rescale, upsample
+from cxr.data.boxes import Geometry
+from cxr.data.images import image_notes, is_dicom, read_bytes, read_file, read_image
+from cxr.data.transforms import Preprocess
+from cxr.errors import InputError, naming
+from cxr.explain.manifest import Subject, called, manifest, raw_maps
+from cxr.explain.secondary_capture import origin, secondary_capture
+from cxr.metrics.classification import scores_from_logits
+from cxr.metrics.thresholds import Operating
+from cxr.utils.distributed import gather, share, world
+from cxr.utils.files import replacing, write_csv, write_json
+from cxr.utils.parallel import default_workers, grouped, ordered_map
+from cxr.utils.progress import progress
+from cxr.visual.heatmaps import Evidence, cam_montage, caption, drawable_names, evidence_montage, montage, save_picture
+
+
+@dataclass
+class Explained:
+    """What became of a run, by name: probabilities (K,), picture, image file; and a sentence for each failure."""
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+    pictures: dict[str, Path] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Exports:
+    """What is written beside every picture for other systems.
+
+    json: `NAME.json`, the manifest of `cxr.explain.manifest`; `about` is its `model` and `method`.
+    npz: `NAME.npz`, the raw maps. dicom: `NAME.cam.dcm`, the picture as DICOM (`cxr.explain.secondary_capture`), of
+    nobody unless `keep_identity`, which holds for images that are DICOM themselves.
+    """
+    json: bool = False
+    npz: bool = False
+    dicom: bool = False
+    keep_identity: bool = False
+    about: Mapping = field(default_factory=dict)
+
+    def paths(self, picture: Path) -> dict[str, Path]:
+        """Role -> file that goes beside a picture."""
+        wanted = {"manifest": (self.json, ".json"), "maps": (self.npz, ".npz"), "dicom": (self.dicom, ".cam.dcm")}
+        return {role: picture.with_suffix(suffix) for role, (asked, suffix) in wanted.items() if asked}
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image as read: its place in the list, what the network sees of it, and what the exports say about it."""
+    index: int
+    view: np.ndarray
+    inputs: np.ndarray
+    subject: Subject
+    origin: object = None
+
+
+def choose_classes(text: str, class_names: Sequence[str]) -> str | list[int]:
+    """`all`, `top`, or names separated by commas, to what `explain` takes. Raises `InputError` on unknown names."""
+    if text in ("all", "top"):
+        return text
+    known = {name.lower(): index for index, name in enumerate(class_names)}
+    chosen = [known.get(name.strip().lower()) for name in text.split(",")]
+    if None in chosen:
+        wrong = text.split(",")[chosen.index(None)].strip()
+        raise InputError(f"there is no class '{wrong}': choose from {', '.join(class_names)}, all or top.")
+    return chosen
+
+
+def output_paths(images: Sequence[tuple[Path, Path]], folder: Path) -> list[Path]:
+    """A path below `folder` for each `(path, name)` of `cxr.data.images.find_images`: `NAME.png` in place of its
+    suffix.
+
+    Images that differ in their suffix alone keep it (`a.png` and `a.jpg.png`), with a number where that is taken too.
+    Raises `InputError` where a picture would take the place of an image to be read.
+    """
+    paths, taken = [], set()
+    for _, name in images:
+        choices = chain([name.with_suffix(".png"), Path(f"{name}.png")],
+                        (Path(f"{name}.{number}.png") for number in count(2)))
+        paths.append(next(folder / choice for choice in choices if choice not in taken))
+        taken.add(paths[-1].relative_to(folder))
+    sources = {path.resolve() for path, _ in images}
+    for path in paths:
+        for written in (path, guided_path(path), *Exports(dicom=True).paths(path).values()):
+            if written.resolve() in sources:
+                raise InputError(f"the picture {written} would overwrite an image to be read: choose another "
+                                 "--save_dir.")
+    return paths
+
+
+def guided_path(path: Path) -> Path:
+    """Where the guided picture goes that belongs to the picture `path`."""
+    return path.with_suffix(".guided.png")
+
+
+def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_names: Sequence[str],
+            images: Sequence[tuple[Path, Path]], save_dir: Path, classes: str | list[int] = "all",
+            batch_size: int = 8, workers: int | None = None, guided: GuidedBackprop | None = None,
+            scale: str = "class", operating: Operating | None = None, exports: Exports | None = None,
+            **options) -> Explained:
+    """Draw a CAM picture of every image: the part that the network saw, then one tile for each chosen class.
+
+    Args:
+        method: a CAM method on the model.
+        activation: of the model, "sigmoid" or "softmax".
+        preprocess: what the model was trained with.
+        images: `(path, name)` pairs; `name` is where the picture goes below `save_dir`, as `.png`.
+        classes: "all", "top" (the highest of each image), or indices.
+        guided: if given, a second picture `NAME.guided.png` shows its gradients times each map.
+        scale: "class" stretches every map to the whole colour range, as published. "shared" puts all classes of an
+            image on one scale, the highest score first, and leaves those plain that `operating` does not call.
+        operating: thresholds and prevalence for those captions and the manifest.
+        exports: what else is written.
+        options: passed on to the method's call (`aug_smooth`, `eigen_smooth`).
+
+    An image that cannot be read is skipped and its sentence kept in `.failures`; the others are still done. After
+    Ctrl-C the images drawn so far are returned, with `.interrupted` set. Several processes share the images, and each
+    returns what all did.
+    """
+    workers, exports = default_workers() if workers is None else workers, exports or Exports()
+    done = Explained()
+    paths, names = output_paths(images, Path(save_dir)), drawable_names(class_names)
+
+    def read(index: int) -> _Image | str:
+        path, name = images[index]
+        try:
+            with naming(path):
+                data = read_file(path)
+                image, notes = read_bytes(data, str(path)), image_notes(data, str(path))
+                if notes:
+                    warnings.warn(" ".join(notes), stacklevel=2)
+                view = preprocess.view(image)
+                digest = hashlib.sha256(data).hexdigest() if exports.json else ""
+                subject = Subject(name.as_posix(), digest, notes, Geometry.of(preprocess, image.shape[:2]))
+                source = origin(data if is_dicom(data) else None, exports.keep_identity) if exports.dicom else None
+                return _Image(index, view, preprocess.to_input(view), subject, source)
+        except InputError as error:
+            return str(error)
+
+    def draw(item) -> None:
+        image, maps, raw, shown, scores, products = item
+        path, columns = paths[image.index], min(5, 1 + len(shown))
+        captions = [f"{names[k]}: {scores[k] * 100:.2f}%" for k in shown]
+        if scale == "shared":
+            evidence = np.maximum(raw, 0) if method.relu else raw
+            picture = _honest(image.view, evidence, shown, names, class_names, scores, activation, operating, columns)
+        else:
+            picture = cam_montage(image.view, maps, captions, columns)
+        save_picture(path, picture)
+        files = {"picture": path.name, **{role: file.name for role, file in exports.paths(path).items()}}
+        if products is not None:
+            tiles = [caption(to_picture(product), text) for product, text in zip(products, captions)]
+            save_picture(guided_path(path), montage([caption(image.view, "Original"), *tiles], columns))
+            files["guided"] = guided_path(path).name
+        for role, file in exports.paths(path).items():
+            if role == "manifest":
+                write_json(file, manifest(image.subject, exports.about, class_names, activation, scores,
+                                          dict(zip(shown.tolist(), maps)), operating, files))
+                continue
+            content = (raw_maps(raw, shown, class_names, scores, image.subject.geometry) if role == "maps" else
+                       secondary_capture(picture, f"Class activation maps ({type(method).__name__})", image.origin))
+            with replacing(file) as stream:
+                stream.write(content)
+        done.pictures[image.subject.name] = path
+        bar.update()
+
+    def explained() -> Iterator[tuple]:
+        for batch in grouped(_readable(ordered_map(read, indices, workers, 2 * batch_size), done), batch_size):
+            x = np.stack([image.inputs for image in batch])
+            targets = {"all": "all", "top": None}[classes] if isinstance(classes, str) else [classes] * len(batch)
+            maps = method(x, targets=targets, **options)
+            maps, raws = (one if one.ndim == 4 else one[:, None] for one in (maps, method.raw))
+            scores = scores_from_logits(method.scores.numpy()[:, None], activation)
+            chosen = _chosen(method, scores)
+            products = times(guided(x, chosen), maps) if guided else [None] * len(batch)
+            for image, *result in zip(batch, maps, raws, chosen, scores, products):
+                name = image.subject.name
+                done.scores[name], done.sources[name] = result[3], images[image.index][0]
+                yield image, *result
+
+    indices = share(range(len(images)))
+    with progress(None, total=len(indices), desc="cam") as bar:
+        try:
+            for _ in ordered_map(draw, explained(), workers, 2 * batch_size):
+                pass                               # `draw` moves the bar: results come in order, and late
+        except KeyboardInterrupt:
+            done.interrupted = True
+            done.scores = {name: row for name, row in done.scores.items() if name in done.pictures}
+            done.sources = {name: path for name, path in done.sources.items() if name in done.pictures}
+    return done if world() == 1 else _merged(done, [name.as_posix() for _, name in images])
+
+
+def _merged(done: Explained, order: Sequence[str]) -> Explained:
+    """What all processes did, in the order of the images."""
+    parts = gather({"scores": {name: row.tolist() for name, row in done.scores.items()},
+                    "pictures": {name: str(path) for name, path in done.pictures.items()},
+                    "sources": {name: str(path) for name, path in done.sources.items()},
+                    "failures": done.failures, "interrupted": done.interrupted})
+
+    def in_order(field: str, kind) -> dict:
+        whole = {name: value for part in parts for name, value in part[field].items()}
+        return {name: kind(whole[name]) for name in order if name in whole}
+
+    return Explained(in_order("scores", np.float32), in_order("pictures", Path), in_order("sources", Path),
+                     [sentence for part in parts for sentence in part["failures"]],
+                     any(part["interrupted"] for part in parts))
+
+
+def _honest(view: np.ndarray, evidence: np.ndarray, shown: np.ndarray, names: Sequence[str],
+            class_names: Sequence[str], scores: np.ndarray, activation: str, operating: Operating | None,
+            columns: int) -> np.ndarray:
+    """The picture of `scale="shared"`: unscaled maps (n, h, w) of one image on one scale, whatever else is in the
+    batch."""
+    maps = rescale(upsample(evidence[None], view.shape[:2])[0], shared=True)
+    decided = called(scores, class_names, activation, operating)
+    tiles = sorted(zip(shown.tolist(), maps), key=lambda tile: -scores[tile[0]])
+    return evidence_montage(view, [
+        Evidence(cam, f"{names[k]} {scores[k] * 100:.1f} %", remark(class_names[k], scores[k], operating), decided[k])
+        for k, cam in tiles], columns)
+
+
+def remark(class_name: str, score: float, operating: Operating | None) -> str:
+    """`threshold 21 %, 24x its prevalence`, as far as they are known."""
+    if operating is None:
+        return ""
+    limit, prevalence = (known.get(class_name, np.nan) for known in (operating.thresholds, operating.prevalence))
+    parts = [] if np.isnan(limit) else [f"threshold {limit * 100:.3g} %"]
+    if prevalence > 0:
+        ratio = score / prevalence
+        parts.append(f"{ratio:.{0 if ratio >= 10 else 1}f}x its prevalence")
+    return ", ".join(parts)
+
+
+def older_files(save_dir: Path, done: Explained) -> int:
+    """How many pictures of earlier runs lie in the folder, which the new scores.csv says nothing about."""
+    own = {path for picture in done.pictures.values() for path in (picture, guided_path(picture))}
+    return sum(path not in own for path in Path(save_dir).rglob("*.png"))
+
+
+def _chosen(method: BaseCAM, scores: np.ndarray) -> np.ndarray:
+    """(B, n) classes of the last call; a method that asked for none (EigenCAM) is shown under the highest."""
+    return scores.argmax(axis=1)[:, None] if method.classes is None else method.classes
+
+
+def _readable(items, done: Explained) -> Iterator:
+    """The images that could be read; the sentences of the others are noted."""
+    for item in items:
+        if isinstance(item, str):
+            done.failures.append(item)
+        else:
+            yield item
+
+
+def write_scores(path: Path, done: Explained, class_names: Sequence[str]) -> None:
+    """Write `scores.csv`: one row an image, the probability of every class."""
+    write_csv(path, ["image", *class_names],
+              ([name, *(f"{score:.7g}" for score in row)] for name, row in done.scores.items()))
+
+
+def score_table(done: Explained, class_names: Sequence[str], operating: Operating | None = None,
+                most: int = 20) -> str:
+    """The probabilities for people: all classes of a single image, the three highest of each of several.
+
+    With thresholds those at or above theirs carry a star, and a single image gets them in columns of their own.
+    """
+    limits = operating.thresholds if operating else {}
+
+    def score(row: np.ndarray, k: int) -> str:
+        star = "*" if row[k] >= limits.get(class_names[k], np.inf) else " " * bool(limits)
+        return f"{row[k] * 100:.2f} %{star}"
+
+    told = f"\n* at or above its threshold ({operating.rule}, {operating.fitted_on})" if limits else ""
+    if len(done.scores) == 1:
+        (name, row), = done.scores.items()
+        table = PrettyTable(["Class", name, *(["Threshold and prevalence"] if operating else [])], align="r")
+        for k in np.argsort(-row):
+            more = [remark(class_names[k], row[k], operating)] if operating else []
+            table.add_row([class_names[k], score(row, k), *more])
+        table.align["Class"] = table.align["Threshold and prevalence"] = "l"
+        return table.get_string() + told
+    places = min(3, len(class_names))
+    table = PrettyTable(["Image", *("Highest", "Second", "Third")[:places]], align="l")
+    for name, row in list(done.scores.items())[:most]:
+        table.add_row([name, *(f"{class_names[k]} {score(row, k)}" for k in np.argsort(-row)[:places])])
+    hidden = len(done.scores) - most
+    return table.get_string() + told + (f"\n... and {hidden} more images in scores.csv" if hidden > 0 else "")
+
+
+_MEASURES = (("deletion", "lower"), ("insertion", "higher"), ("average_drop", "lower"), ("increase", "higher"),
+             ("road", "higher"))
+
+
+def faithfulness_table(method: BaseCAM, model, preprocess: Preprocess, paths: Sequence[Path], batch_size: int = 8,
+                       steps: int = 20, seed: int = 0, **options) -> str:
+    """Do the maps show what the model used? `cxr.cam.faithfulness` for the highest class of every image.
+
+    Means over the images, beside those of random maps (7 x 7 noise, enlarged like a CAM), which is what a map
+    must beat; then how much of the first batch's maps survives as the weights are shuffled, layer group after
+    layer group from the output on. `forward` returns probabilities for a "sigmoid" model.
+    """
+    probability = softmax if model.activation == "softmax" else None
+    rng = np.random.default_rng(seed)
+    sums = {name: np.zeros((len(_MEASURES), 0)) for name in ("method", "random")}
+    cascade = []
+    for start in progress(range(0, len(paths), batch_size), desc="faithfulness", unit="batch"):
+        x = np.stack([preprocess(read_image(path)) for path in paths[start:start + batch_size]])
+        maps = method(x, **options)
+        classes = _chosen(method, method.scores.numpy())[:, 0]
+        noise = rescale(upsample(rng.random((len(x), 1, 7, 7), "float32"), x.shape[2:]))[:, 0]
+        for name, judged in (("method", maps), ("random", noise)):
+            result = evaluate(model, x, judged, classes, probability, steps=steps)
+            sums[name] = np.concatenate([sums[name], [result[measure] for measure, _ in _MEASURES]], axis=1)
+        if not cascade:
+            cascade = randomisation(model, lambda *call: method(*call, **options), x, classes, stages=4, seed=seed)
+    table = PrettyTable(["Measure", type(method).__name__, "Random map", "Better is"], align="r")
+    for index, (measure, better) in enumerate(_MEASURES):
+        table.add_row([measure, *(f"{sums[name][index].mean():.3f}" for name in ("method", "random")), better])
+    for layer, similarity in cascade:
+        table.add_row([f"similarity, shuffled to {layer or 'the input'}", f"{similarity.mean():.3f}", "", "near 0"])
+    table.align["Measure"] = table.align["Better is"] = "l"
+    return f"{table.get_string()}\n{len(paths)} images, the highest class of each."

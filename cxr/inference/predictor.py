@@ -1,0 +1,247 @@
+"""Scores and features of many images, at the speed of an inference engine.
+
+On a CPU the network is exported once and run by OpenVINO where it is installed, otherwise by Paddle Inference with
+oneDNN (`cxr.inference.engines`); on a GPU it is compiled (`paddle.jit.to_static`); with `engine="dygraph"` it runs as
+it is. Interface and numbers are the same.
+"""
+from __future__ import annotations
+
+import copy
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from cxr.device import ensure
+from cxr.device.guards import REMEDY, SameScores
+from cxr.errors import InputError
+from cxr.inference.engines import LogitsAndFeatures, OpenVINO, PaddleInference, input_spec
+from cxr.metrics.classification import scores_from_logits
+from cxr.utils.distributed import merge, share
+from cxr.utils.folders import home_for_paddle, wanted_cache
+from cxr.utils.parallel import batches, default_workers
+from cxr.utils.progress import progress
+
+ENGINES = ("auto", "openvino", "onednn", "compiled", "dygraph")
+PRECISIONS = ("float32", "bfloat16", "float16")
+_EXPORTED = {"openvino": OpenVINO, "onednn": PaddleInference}
+
+
+def fast_engines() -> tuple[str, ...]:
+    """Those of this machine, the fastest, which `auto` takes, first."""
+    if paddle.get_device() != "cpu":
+        return ("compiled",)
+    return ("openvino", "onednn") if OpenVINO.installed() else ("onednn",)
+
+
+class Predictor:
+    """A model for inference: `scores, features = Predictor(model)(x)`, so that CAM costs one forward.
+
+    Args:
+        model: has `features`, `logits` and `activation` (see `cxr.models.recipe`); it is put into eval mode. Later
+            changes of its weights do not reach an exported network: make a new predictor.
+        engine: "openvino" (`pip install openvino`) and "onednn" (CPU only), "compiled" (`paddle.jit.to_static`),
+            "dygraph", or "auto": on a CPU openvino if it is installed, otherwise onednn; compiled on a GPU.
+        cache_dir: where exported networks are kept, by default below the user's cache folder (`CXR_CACHE`
+            overrides it). One is found again by the hash of weights, architecture and Paddle's version.
+        precision: "float32"; "bfloat16", faster on GPUs and, with openvino and onednn, on processors with AVX512-BF16
+            or AMX, changes scores in the second decimal (`precision_cost` measures it); "float16" on GPUs. On GPUs
+            both are `paddle.amp`, level O1.
+
+    On a GPU the first images are computed on the CPU as well, and a difference that rounding does not explain refuses
+    the device. Raises `InputError` then, for a GPU whose known answers are wrong (`cxr.device`), and for an engine or
+    precision that does not exist or does not run on this device.
+    """
+
+    def __init__(self, model, engine: str = "auto", cache_dir: str | os.PathLike | None = None,
+                 precision: str = "float32"):
+        for name, value, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
+            if value not in known:
+                raise InputError(f"the {name} is one of {', '.join(known)}, not '{value}'.")
+        ensure()
+        on_cpu = paddle.get_device() == "cpu"
+        if engine == "auto":
+            engine = fast_engines()[0]
+        if engine in _EXPORTED and not on_cpu:
+            raise InputError(f"the engine {engine} is for CPUs: use auto, compiled or dygraph on a GPU.")
+        if engine == "openvino" and not OpenVINO.installed():
+            raise InputError("the engine openvino needs `pip install openvino`; onednn is part of Paddle.")
+        if on_cpu and (precision == "float16" or precision == "bfloat16" and engine not in _EXPORTED):
+            raise InputError(f"the precision {precision} is for GPUs here: on a CPU use float32, or bfloat16 with the "
+                             "engine openvino or onednn.")
+        self.engine = engine
+        model.eval()
+        self.activation = model.activation
+        self.precision = precision
+        if engine in _EXPORTED:
+            self._run = _EXPORTED[engine](model, Path(cache_dir) if cache_dir else wanted_cache(), precision)
+        else:
+            self._run = _InProcess(model, engine == "compiled", precision)
+        if not on_cpu:
+            self._run = ComparedWithCpu(self._run, model, precision)
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 3, H, W) float32 to probabilities (B, K) and features (B, C, h, w), float32."""
+        logits, features = self._run(x)
+        return scores_from_logits(logits[:, None], self.activation), features
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """(B, 3, H, W) float32 to scores before sigmoid or softmax, (B, K) float32."""
+        return self._run(x)[0]
+
+
+class EngineModel(nn.Layer):
+    """A model whose features come from a predictor: what the CAM toolbox explains at the engine's speed.
+
+    It has the model's own head, so scores, ablations and gradients down to the features are those of the model. The
+    only target layer is `LAYER`, whose output is the features; nothing before it can be explained this way.
+    """
+
+    LAYER = "engine_features"
+
+    def __init__(self, model, predictor: Predictor):
+        super().__init__()
+        self.engine_features = nn.Identity()
+        # Neither is a sublayer of this one: the engine holds the weights of the backbone.
+        object.__setattr__(self, "_head", model)
+        object.__setattr__(self, "_predictor", predictor)
+        self.activation = model.activation
+
+    @property
+    def classifier(self):
+        return self._head.classifier
+
+    def features(self, x):
+        return self.engine_features(paddle.to_tensor(self._predictor(x.numpy())[1]))
+
+    def logits(self, features):
+        return self._head.logits(features)
+
+    def head(self, features):
+        return self._head.head(features)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+class _InProcess:
+    """The network itself, as it is or compiled, at full or at half precision."""
+
+    def __init__(self, model, compiled: bool, precision: str):
+        self._network = LogitsAndFeatures(model)
+        self._network.eval()
+        if compiled:
+            self._network = paddle.jit.to_static(self._network, input_spec=[input_spec()], full_graph=True)
+        self._compiled, self._precision = compiled, precision
+
+    @paddle.no_grad()
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # Compiling happens in the first call.
+        home = home_for_paddle() if self._compiled else nullcontext()
+        half = nullcontext() if self._precision == "float32" else paddle.amp.auto_cast(dtype=self._precision)
+        with home, half:
+            results = self._network(paddle.to_tensor(x))
+        return tuple(result.astype("float32").numpy() for result in results)
+
+
+class ComparedWithCpu:
+    """An engine of a GPU whose first images are computed on the CPU too: known answers do not know this network.
+
+    Args:
+        run: (B, 3, H, W) to logits (B, K) and features, the engine.
+        model: what it runs; a copy of it computes on the CPU, once.
+        precision: of the engine; at less than float32 more may differ.
+    """
+
+    _IMAGES = 2
+    _TOLERANCE = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.05}         # of probabilities; GPUs round in TF32
+
+    def __init__(self, run, model, precision: str):
+        self._run, self._model, self._most = run, model, self._TOLERANCE[precision]
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        results = self._run(x)
+        if self._model is not None and len(x):
+            self._compare(x[:self._IMAGES], results[0][:self._IMAGES])
+            self._model = None
+        return results
+
+    def _compare(self, x: np.ndarray, logits: np.ndarray) -> None:
+        device, activation = paddle.get_device(), self._model.activation
+        expected = on_the_cpu(self._model, x)
+        if not np.isfinite(expected).all():
+            return                               # the weights are at fault, and the caller says so
+        got, right = (scores_from_logits(own[:, None].astype("float64"), activation) for own in (logits, expected))
+        gap = np.abs(got - right).max()
+        if not gap <= self._most:
+            raise InputError(f"{device} gives other scores than the CPU for the same image (the first class "
+                             f"{got.flat[0]:.4f} instead of {right.flat[0]:.4f}, any by up to {gap:.4f}): {REMEDY}.")
+
+
+def on_the_cpu(model, x: np.ndarray) -> np.ndarray:
+    """Logits (B, K) of a copy of `model` on the CPU, in float32; Paddle's device is as before afterwards."""
+    device = paddle.get_device()
+    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    copied = copy.deepcopy(model)
+    try:
+        paddle.set_device("cpu")
+        copied.to("cpu")
+        copied.set_state_dict(state)
+        copied.eval()
+        with paddle.no_grad():
+            return copied.logits(copied.features(paddle.to_tensor(x))).numpy()
+    finally:
+        paddle.set_device(device)
+
+
+def predict(predictor: Predictor, dataset, batch_size: int = 32, workers: int | None = None,
+            desc: str = "evaluate") -> np.ndarray:
+    """Logits of every image of `dataset`, in its order: (N, crops, K) float32.
+
+    The transform of the data set gives (3, H, W), which counts as one crop, or (crops, 3, H, W). Several processes
+    share the images, and each gets all logits. Where different images get the same logits it warns, or raises
+    `InputError` on a device that has not been checked.
+    """
+    workers = default_workers() if workers is None else workers
+    results, same = [], SameScores()
+    indices = share(range(len(dataset)))
+    with progress(None, total=len(indices), desc=desc) as bar:
+        for images, _ in batches(dataset, indices, batch_size, workers):
+            if images.ndim == 4:
+                images = images[:, None]
+            logits = predictor.logits(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1)
+            same.see(images, logits)
+            results.append(logits)
+            bar.update(len(images))
+    same.check(paddle.get_device())
+    return merge(np.concatenate(results) if results else np.zeros((0,), "float32"), len(dataset))
+
+
+def precision_cost(predictor: Predictor, model, dataset, most: int = 64) -> str:
+    """A sentence on what a reduced precision costs: scores of `most` images from all over the set, against float32.
+
+    An image that cannot be read is left out: the run that follows deals with it.
+    """
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
+    exact = Predictor(model, predictor.engine)
+    pairs = []
+    for index in chosen:
+        try:
+            image = dataset[index][0]
+        except InputError:
+            continue
+        views = image if image.ndim == 4 else image[None]
+        pairs.append([scores_from_logits(own.logits(views)[None], model.activation)[0] for own in (predictor, exact)])
+    if not pairs:
+        return f"what {predictor.precision} costs is not known: none of the images can be read."
+    rough, true = np.array(pairs).transpose(1, 0, 2)
+    gap = np.abs(rough - true)
+    if model.activation == "sigmoid":
+        changed = float(((rough >= 0.5) != (true >= 0.5)).mean())
+    else:
+        changed = float((rough.argmax(axis=1) != true.argmax(axis=1)).mean())
+    return (f"{predictor.precision} against float32 on {len(pairs)} images: probabilities differ by at most "
+            f"{gap.max():.4f}, {gap.mean():.5f} on average, and {changed:.2%} of the decisions change.")

@@ -1,0 +1,144 @@
+"""Does the map point at the finding: peaks, regions and drawn boxes of one map against expert boxes.
+
+Protocol. A map (H, W) is non-negative, as the CAM toolbox gives it. Its peak is its highest pixel; its region at a
+threshold t are the pixels of at least t times the peak's value; the box drawn from it is the one around the connected
+part of the region that holds the peak. Boxes are continuous (`cxr.data.boxes`), and a pixel at a box's edge counts with
+the share that is covered. A flat map has no peak and no region: it misses, and its mass is 0/0, nan.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from cxr.data.boxes import Box, coverage, iobb, iou, scale_box
+
+__all__ = ["Box", "Judged", "chance", "draw_boxes", "hits", "judge", "judge_uniform", "peak", "scale_box"]
+
+THRESHOLDS = np.arange(1, 20) / 20               # 0.05 to 0.95 of the peak
+FIXED = 9                                        # index of 0.5
+OTSU = len(THRESHOLDS)                           # index of Otsu's threshold, behind the others
+
+
+def peak(cam: np.ndarray) -> tuple[float, float]:
+    """Centre (x, y) of the highest pixel of a map (H, W); the first one in reading order where several are equal."""
+    row, column = np.unravel_index(int(np.argmax(cam)), cam.shape)
+    return column + 0.5, row + 0.5
+
+
+def hits(cam: np.ndarray, box: Box, tolerance: float = 0) -> bool:
+    """Whether the peak of the map lies in the box: the pointing game of Zhang et al. 2016.
+
+    tolerance: pixels by which it may lie beside the box; Zhang et al. allow 15. 0 is the stricter hit rate.
+    """
+    x, y = peak(cam)
+    left, top, width, height = box
+    if left <= x < left + width and top <= y < top + height:
+        return True
+    across, down = max(left - x, x - left - width, 0), max(top - y, y - top - height, 0)
+    return math.hypot(across, down) <= tolerance if tolerance else False
+
+
+def chance(box: Box, shape: tuple[int, int]) -> float:
+    """Probability that a pixel drawn at random from a map of `shape` (H, W) lies in the box: the area it covers."""
+    left, top, width, height = box
+    columns = np.arange(shape[1]) + 0.5
+    rows = np.arange(shape[0]) + 0.5
+    inside = ((columns >= left) & (columns < left + width)).mean() * ((rows >= top) & (rows < top + height)).mean()
+    return float(inside)
+
+
+def otsu(cam: np.ndarray) -> float:
+    """Otsu's threshold of a map in units of its peak, on 256 levels from 0 to the peak."""
+    levels = np.rint(cam * (255 / cam.max())).astype(np.uint8)
+    level, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    return (level + 0.5) / 255
+
+
+def draw_boxes(cam: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
+    """Boxes around the connected parts (8 neighbours) of the region at `threshold` times the peak, and their scores.
+
+    The score of a box is the highest value of the map in its part; the highest comes first, so the first holds the
+    peak. A flat map has none.
+    """
+    from scipy.ndimage import maximum  # takes a third of a second, and few ask for boxes
+
+    if cam.max() <= cam.min():
+        return []
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((cam >= threshold * cam.max()).astype(np.uint8))
+    scores = maximum(cam, labels, range(1, count))
+    return [(_box(stats[1 + part]), float(scores[part])) for part in np.argsort(-scores, kind="stable")]
+
+
+def _box(row: np.ndarray) -> Box:
+    """The box in a row of OpenCV's statistics of a component."""
+    return tuple(map(float, row[:4]))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One map against the boxes of one finding. Arrays (L,) have an entry for each of THRESHOLDS and one for Otsu's.
+
+    hit, near: 1.0 where the peak lies in a box, or within the tolerance of one. mass: share of the map's sum inside.
+    region_iou, region_iobb: of the region (intersection over union, and over the region's own area). box_iou,
+    box_iobb: of the box drawn around the peak, with the expert box that it meets best. parts: connected parts.
+    """
+    hit: float
+    near: float
+    mass: float
+    region_iou: np.ndarray
+    region_iobb: np.ndarray
+    box_iou: np.ndarray
+    box_iobb: np.ndarray
+    parts: np.ndarray
+
+
+def judge(cam: np.ndarray, boxes: Sequence[Box], tolerance: float = 15) -> Judged:
+    """Hold a map (H, W) against the expert boxes of one finding, in its pixels and inside it (`cxr.data.boxes.clip`).
+
+    With no boxes (the finding lies outside what the network sees) nothing can be hit: all figures are 0.
+    """
+    levels = np.zeros((5, len(THRESHOLDS) + 1))
+    if cam.max() <= cam.min():
+        return Judged(0.0, 0.0, math.nan, *levels)
+    covered = coverage(boxes, cam.shape)
+    area, highest, top = covered.sum(), int(np.argmax(cam)), cam.max()
+    for index, threshold in enumerate([*THRESHOLDS, otsu(cam)]):
+        region = (cam >= threshold * top).astype(np.uint8)
+        # As `draw_boxes` does, without the scores of the other parts.
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(region)
+        first = _box(stats[labels.flat[highest]])
+        shared, own = np.vdot(covered, region), stats[1:, cv2.CC_STAT_AREA].sum()
+        levels[:, index] = (shared / (own + area - shared), shared / own,
+                            max((iou(first, box) for box in boxes), default=0),
+                            max((iobb(first, box) for box in boxes), default=0), count - 1)
+    return Judged(float(any(hits(cam, box) for box in boxes)), float(any(hits(cam, box, tolerance) for box in boxes)),
+                  float((cam * covered).sum() / cam.sum(dtype=np.float64)), *levels)
+
+
+def judge_uniform(boxes: Sequence[Box], shape: Sequence[int], tolerance: float = 15) -> Judged:
+    """What a map without any preference is worth, in expectation: a peak anywhere, a region that is everything."""
+    x, y = np.arange(shape[1]) + 0.5, np.arange(shape[0])[:, None] + 0.5
+    distance = np.full(shape, np.inf)
+    for left, top, width, height in boxes:
+        across = np.maximum(np.maximum(left - x, x - left - width), 0)
+        down = np.maximum(np.maximum(top - y, y - top - height), 0)
+        np.minimum(distance, np.hypot(across, down), out=distance)
+    covered = coverage(boxes, shape)
+    whole = (0.0, 0.0, float(shape[1]), float(shape[0]))
+    share = covered.mean()
+    best = max((iou(whole, box) for box in boxes), default=0.0)
+    ones = np.ones(len(THRESHOLDS) + 1)
+    return Judged(float((distance == 0).mean()), float((distance <= tolerance).mean()), float(share),
+                  share * ones, share * ones, best * ones, best * ones, ones)
+
+
+def gaussian(box: Box, shape: Sequence[int]) -> np.ndarray:
+    """A map (H, W) that is 1 in the middle of the box and falls to a half at the middles of its sides."""
+    left, top, width, height = box
+    x = (np.arange(shape[1]) + 0.5 - left - width / 2) / width
+    y = (np.arange(shape[0])[:, None] + 0.5 - top - height / 2) / height
+    return np.exp2(-4 * (x ** 2 + y ** 2))

@@ -1,0 +1,109 @@
+"""Where a model looks, over a whole data set: what `eval --boxes` and `eval --shortcut` do."""
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import fill
+
+import numpy as np
+from prettytable import PrettyTable
+
+from cxr.data.boxes import ExpertBox, read_boxes
+from cxr.errors import InputError
+from cxr.evaluation.report import Note, Section, Table
+from cxr.localisation.benchmark import gather, locate
+from cxr.localisation.maps import Mapper, choose_methods
+from cxr.localisation.report import Localisation, localisation, to_keep
+from cxr.localisation.shortcut import ShortcutReport, look, shortcut_report
+from cxr.models.recipe import Recipe, Restored
+
+Patients = Callable[[Sequence[str]], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """methods: `all` or names; main: the recipe's method, of pictures and tables by class. top_k: channels that
+    ScoreCAM tries. tolerance: pixels by which a peak may miss, in the second column."""
+    methods: str
+    main: str
+    top_k: int | None = 32
+    tolerance: float = 15
+    engine: str = "auto"
+    batch_size: int = 8
+    workers: int | None = None
+
+
+class Evidence:
+    """What the flags of `Recipe.add_map_arguments` ask for. Made before the long work, so that a wrong path or name is
+    told at once; raises `InputError`."""
+
+    def __init__(self, recipe: Recipe, args: argparse.Namespace):
+        if min(args.box_size, args.top_k, args.tolerance) < 0:
+            raise InputError("--box_size, --top_k and --tolerance cannot be negative.")
+        choose_methods(args.method)
+        self.recipe, self.args = recipe, args
+        self.boxes = read_boxes(args.boxes) if args.boxes else None
+        self.options = Options(args.method, recipe.method, args.top_k or None, args.tolerance, args.engine,
+                               args.batch_size, args.num_workers)
+
+    def results(self, restored: Restored, dataset) -> Iterator[Localisation | ShortcutReport]:
+        """One after the other what was asked for; each has a `section` and can `save` its tables."""
+        def patients(names: Sequence[str]) -> Sequence[str]:
+            return self.recipe.patients(self.args, names)
+
+        if self.boxes:
+            yield localise(restored, self.boxes, self.args.data_dir, patients, set(dataset.names),
+                           self.recipe.box_aliases, self.args.box_size or None, self.options)
+        if self.args.shortcut:
+            yield shortcuts(restored, dataset, patients, self.options)
+
+
+def localise(restored: Restored, boxes: Sequence[ExpertBox], data_dir: str | os.PathLike, patients: Patients,
+             held_out: Collection[str], aliases: Mapping[str, str], box_size: int | None,
+             options: Options) -> Localisation:
+    """Hold the maps of a model against a list of expert boxes.
+
+    patients: gives the patient of each of some image names. held_out: names of the test list. aliases, box_size: see
+    `cxr.localisation.benchmark`. Raises `InputError` where no box is of use.
+    """
+    methods = choose_methods(options.methods)
+    gathered = gather(boxes, restored.class_names, data_dir, patients, aliases)
+    if not gathered.findings:
+        raise InputError(f"of the {len(boxes)} boxes {sum(gathered.missing.values())} are of images that are "
+                         f"not in {data_dir}, and {sum(gathered.unknown.values())} of classes that the model does not "
+                         "have: check --boxes and --data_dir.")
+    main = options.main if options.main in methods else methods[0]
+    mapper = Mapper(restored.model, methods, options.engine, options.top_k)
+    located = locate(mapper, restored.preprocess, gathered, data_dir, box_size, options.batch_size, options.workers,
+                     options.tolerance, to_keep(gathered.findings, methods, main))
+    return localisation(located, gathered, restored.class_names, mapper.titles, main, held_out)
+
+
+def shortcuts(restored: Restored, dataset, patients: Patients, options: Options) -> ShortcutReport:
+    """Measure where the maps of each image's own classes lie, over a data set (`cxr.data.dataset`).
+
+    `all` methods stand for the recipe's own here: a whole test list with every one of them would take hours.
+    """
+    methods = choose_methods(options.methods, options.main)
+    labels = np.asarray(dataset.labels)
+    classes = [np.flatnonzero(row > 0).tolist() for row in labels] if labels.ndim == 2 else labels[:, None].tolist()
+    mapper = Mapper(restored.model, methods, options.engine, options.top_k)
+    seen = look(mapper, restored.preprocess, dataset.paths, classes, len(restored.class_names), options.batch_size,
+                options.workers)
+    return shortcut_report(seen, restored.class_names, patients(dataset.names), mapper.titles)
+
+
+def printed(section: Section) -> str:
+    """A section for the terminal: its title, text, notes and tables."""
+    parts = [f"{section.title}\n{'-' * len(section.title)}"]
+    for block in section.blocks:
+        if isinstance(block, Table):
+            table = PrettyTable(block.header, align="r")
+            table.add_rows(block.rows)
+            table.align[block.header[0]] = "l"
+            parts.append(table.get_string())
+        elif isinstance(block, (str, Note)):
+            parts.append(fill(block if isinstance(block, str) else f"Note: {block.text}", 120))
+    return "\n".join(parts)

@@ -1,0 +1,184 @@
+"""Does the model look at the chest: how much of its maps lies outside the thorax, in the corners, and on the border.
+
+Sets that take each class from another hospital can be told apart by markers, borders and collimation, without any
+disease (DeGrave et al. 2021). A map that lies there is a warning; one inside the thorax is no proof of the contrary.
+The thorax is a rough classical estimate (`cxr.localisation.thorax`). Regions, of what the network sees:
+
+- outside lungs: all but the two lung fields; heart, diaphragm and consolidated lung are outside too;
+- outside thorax: all but the convex hull of both fields;
+- corners: four squares of 5 % of the area each (22 % of a square picture's side);
+- border: a frame of 5 % of the shorter side.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cxr.data.transforms import Preprocess
+from cxr.errors import InputError
+from cxr.evaluation.report import Note, Picture, Section, Table
+from cxr.localisation.maps import Mapper, padded, views
+from cxr.localisation.thorax import estimate
+from cxr.metrics.bootstrap import Resamples
+from cxr.utils.files import write_csv
+from cxr.utils.progress import progress
+from cxr.visual.heatmaps import caption, drawable_names, heading, montage, overlay
+
+REGIONS = ("outside lungs", "outside thorax", "corners", "border")
+CORNER, BORDER = 0.05, 0.05                       # area of each square; width of the frame over the shorter side
+_CYAN = (0, 255, 255)
+
+
+def corners(shape: Sequence[int]) -> np.ndarray:
+    """(H, W) bool: four squares of CORNER of the picture's area each."""
+    height, width = shape
+    side = min(round((CORNER * height * width) ** 0.5), min(height, width) // 2)
+    mask = np.zeros((height, width), bool)
+    for rows in (slice(side), slice(height - side, height)):
+        for columns in (slice(side), slice(width - side, width)):
+            mask[rows, columns] = True
+    return mask
+
+
+def border(shape: Sequence[int]) -> np.ndarray:
+    """(H, W) bool: a frame of BORDER of the shorter side, at least a pixel."""
+    width = max(1, round(BORDER * min(shape)))
+    mask = np.ones(tuple(shape), bool)
+    mask[width:-width, width:-width] = False
+    return mask
+
+
+def regions(view: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The REGIONS of a picture (h, w, 3) uint8 as (4, h, w) bool, and whether the lung fields were found in it."""
+    thorax, shape = estimate(view), view.shape[:2]
+    return np.stack([~thorax.lungs, ~thorax.thorax, corners(shape), border(shape)]), thorax.found
+
+
+def shares(cam: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Share of the sum of a map (H, W) >= 0 that lies in each of the masks (R, H, W): (R,), nan for a map of zeros."""
+    total = cam.sum(dtype=np.float64)
+    inside = masks.reshape(len(masks), -1) @ cam.reshape(-1).astype(np.float64)
+    return inside / total if total > 0 else np.full(len(masks), np.nan)
+
+
+@dataclass
+class Shortcuts:
+    """What `look` finds out. One row for each pair of an image and a class that it has: `labels`, `images` (indices),
+    `found` (lung fields), `uniform` (N, R) shares of the area, `mass` method -> (N, R) shares of the map.
+    means: method -> (K, H, W) mean map of each class; views: (K, H, W, 3) mean picture; nan where a class has none."""
+    labels: np.ndarray
+    images: np.ndarray
+    found: np.ndarray
+    uniform: np.ndarray
+    mass: dict[str, np.ndarray]
+    means: dict[str, np.ndarray]
+    views: np.ndarray
+
+
+def look(mapper: Mapper, preprocess: Preprocess, paths: Sequence[Path], classes: Sequence[Sequence[int]],
+         n_classes: int, batch_size: int = 8, workers: int | None = None) -> Shortcuts:
+    """Draw the maps of the classes that each image has, and measure where they lie.
+
+    classes: for each image the indices of its labels; images with none are left out.
+    """
+    chosen = [index for index, own in enumerate(classes) if len(own)]
+    if not chosen:
+        raise InputError("none of the images in the list has any of the classes: --shortcut has no maps to look at.")
+    shape = preprocess.input_shape[1:]
+    sums = {name: np.zeros((n_classes, *shape)) for name in mapper.methods}
+    pictures, counts = np.zeros((n_classes, *shape, 3)), np.zeros(n_classes)
+    rows, mass = [], {name: [] for name in mapper.methods}
+    with progress(None, total=len(chosen), desc="shortcuts") as bar:
+        for batch in views([paths[index] for index in chosen], preprocess, batch_size, workers):
+            own = [classes[chosen[number]] for number, _, _ in batch]
+            maps = mapper(np.stack([preprocess.to_input(view) for _, _, view in batch]), padded(own))
+            for place, ((number, _, view), labels) in enumerate(zip(batch, own)):
+                masks, found = regions(view)
+                for column, label in enumerate(labels):
+                    rows.append((label, chosen[number], found, masks.mean(axis=(1, 2))))
+                    pictures[label] += view
+                    counts[label] += 1
+                    for name, cams in maps.items():
+                        mass[name].append(shares(cams[place, column], masks))
+                        sums[name][label] += cams[place, column]
+            bar.update(len(batch))
+    with np.errstate(invalid="ignore"):
+        means = {name: own / counts[:, None, None] for name, own in sums.items()}
+        pictures /= counts[:, None, None, None]
+    labels, images, found, uniform = zip(*rows)
+    return Shortcuts(np.array(labels), np.array(images), np.array(found), np.stack(uniform),
+                     {name: np.stack(own) for name, own in mass.items()}, means, pictures)
+
+
+@dataclass(frozen=True)
+class ShortcutReport:
+    """section: for a report. rows: group, method, region, mean share, its interval, share of a uniform map."""
+    section: Section
+    rows: Sequence[Sequence]
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write `shortcut.csv`."""
+        write_csv(Path(folder, "shortcut.csv"),
+                  ["class", "map", "region", "images", "share", "low", "high", "uniform"], self.rows)
+
+
+def shortcut_report(seen: Shortcuts, class_names: Sequence[str], patients: Sequence[str],
+                    titles: dict[str, str]) -> ShortcutReport:
+    """Tables and pictures. patients: of each image of the data set. titles: method -> its name in the tables."""
+    groups = {name: np.flatnonzero(seen.labels == k) for k, name in enumerate(class_names)}
+    groups = {name: own for name, own in {**groups, "all": np.arange(len(seen.labels))}.items() if len(own)}
+    owner = np.asarray(patients)[seen.images]
+    blocks: list = [
+        "Share of the sum of each class's map, on the images that have the class, by where it lies; in square brackets "
+        "what a map without preference would have there. The thorax is a rough classical estimate, no segmentation; "
+        "corners are four squares of 5 % of the area, the border a frame of 5 % of the side. Intervals: 95 %, "
+        "bootstrap over patients."]
+    fixed = float(1 - seen.found.mean())
+    blocks.append(Note(f"In {fixed:.0%} of {len(seen.found)} cases the lung fields were not found, and fixed ellipses "
+                       "stand in for them."))
+    absent = [name for name in class_names if name not in groups]
+    if absent:
+        blocks.append(Note(f"No image has {', '.join(absent)}: nothing is said of them."))
+    rows, values = [], {"fallback": fixed, "maps": {}}
+    for name, title in titles.items():
+        table, values["maps"][title] = [], {}
+        for group, own in groups.items():
+            cells = _summarise(seen.mass[name][own], seen.uniform[own], owner[own])
+            table.append([group, str(len(own)), *(
+                f"{mean:.2f}{'' if low != low else f' ({low:.2f} to {high:.2f})'} [{uniform:.2f}]"
+                for mean, low, high, uniform in cells)])
+            rows += [[group, title, region, len(own), *("" if value != value else f"{value:.6g}" for value in cell)]
+                     for region, cell in zip(REGIONS, cells)]
+            values["maps"][title][group] = {"images": len(own), **{
+                region: dict(zip(("share", "low", "high", "uniform"), cell)) for region, cell in zip(REGIONS, cells)}}
+        blocks += [f"Maps of {title}:",
+                   Table(["Class", "Images", *(region.capitalize() for region in REGIONS)], table, ("all",))]
+    blocks += [_picture(seen, class_names, name, title) for name, title in titles.items()]
+    return ShortcutReport(Section("shortcut", "Does the model look at the chest", blocks, values), rows)
+
+
+def _summarise(mass: np.ndarray, uniform: np.ndarray, patients: np.ndarray) -> list[tuple]:
+    """For each region (mean, low, high, uniform), over the maps that are not empty."""
+    means, intervals = Resamples(patients).means(mass)
+    return [(float(mean), limits.low, limits.high, float(expected))
+            for mean, limits, expected in zip(means, intervals, uniform.mean(axis=0))]
+
+
+def _picture(seen: Shortcuts, class_names: Sequence[str], name: str, title: str) -> Picture:
+    """The mean map of each class on the mean picture of its images, with corners and border."""
+    tiles = []
+    for text, cam, view in zip(drawable_names(class_names), seen.means[name], seen.views):
+        if np.isnan(cam).any():
+            continue
+        tile = overlay(view.astype(np.uint8), cam / max(cam.max(), 1e-12))
+        for mask in (corners(cam.shape), border(cam.shape)):
+            outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+            cv2.drawContours(tile, outlines, -1, _CYAN, 1)
+        tiles.append(caption(tile, text))
+    text = f"Mean map of each class ({title}) on the mean of its images; cyan: corners and border"
+    return Picture(f"shortcut_{name.replace('+', 'p')}", heading(montage(tiles), text), text + ".")

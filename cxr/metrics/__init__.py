@@ -1,0 +1,1 @@
+"""Figures: of classification, their intervals, calibration, thresholds, and what was published."""

@@ -1,0 +1,179 @@
+"""What makes a model of this house: one small object for each, and the checkpoint that remembers it.
+
+A new model is a new folder with a `recipe.py` whose `RECIPES` lists objects of this class; the commands in
+`tools/` find it there. Importing a recipe must stay quick: Paddle is imported inside the methods.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cxr.data.lists import LabelList
+from cxr.data.transforms import Preprocess
+from cxr.errors import InputError
+from cxr.metrics.published import PublishedFigures
+from cxr.weights.download import Download
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Published training settings."""
+    epoch: int
+    batch_size: int
+    learning_rate: float
+
+
+class Recipe:
+    """Model, labels, preprocessing, target layer and schedule of one published work.
+
+    The model it builds has `features(x)`, `logits(features)`, `head(features)`, `classifier` and `activation`
+    ("sigmoid" for findings that are scored on their own, "softmax" for exclusive classes).
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]                         # one sentence for --help
+    class_names: ClassVar[Sequence[str]]
+    translations: ClassVar[Mapping[str, Mapping[str, str]]] = {}     # language -> class name -> its name there
+    arch: ClassVar[Mapping[str, Any]]              # options of `build` where neither user nor checkpoint say
+    preprocess: ClassVar[Preprocess]               # of training and evaluation
+    cam_preprocess: ClassVar[Preprocess]           # of the published CAM pictures, for bare published files
+    method: ClassVar[str]                          # default CAM method
+    classes: ClassVar[str]                         # default of `cam --classes`: all or top
+    monitor: ClassVar[str]                         # figure that the best checkpoint is chosen by
+    patience: ClassVar[int | None]                 # epochs without improvement before training stops
+    freeze: ClassVar[bool] = False                 # train the classifier alone
+    augmentation: ClassVar[str] = "none"           # what `augment` adds to `preprocess`, for --help
+    defaults: ClassVar[Defaults]
+    published: ClassVar[Path | None]               # where the published weights are expected
+    published_source: ClassVar[str]                # where to get them
+    downloads: ClassVar[Sequence[Download]] = ()  # what `tools/fetch_weights.py` can fetch
+    activation: ClassVar[str]                      # of the model: sigmoid or softmax
+    published_figures: ClassVar[Sequence[PublishedFigures]] = ()
+    box_size: ClassVar[int | None] = None          # side of the square image that expert boxes refer to, or the file
+    box_aliases: ClassVar[Mapping[str, str]] = {}  # class names in lists of expert boxes -> ours
+
+    def build(self, n_classes: int, **arch):
+        """A new `paddle.nn.Layer` with `n_classes` outputs; raises `InputError` for options that do not exist."""
+        raise NotImplementedError
+
+    def add_arch_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flags that choose among the recipe's architectures, named like the keys of `arch`."""
+        raise NotImplementedError
+
+    def arch_of(self, args: argparse.Namespace) -> dict[str, Any]:
+        """`arch` with what the flags say otherwise."""
+        return {**self.arch, **{name: getattr(args, name) for name in self.arch if getattr(args, name) is not None}}
+
+    def layer(self, model) -> str:
+        """Dotted name of the default CAM target layer of `model`: the one whose output is `features(x)`."""
+        raise NotImplementedError
+
+    def add_train_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flags that only this recipe's `train` has: its data and its schedule."""
+        raise NotImplementedError
+
+    def add_test_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flags that only this recipe's `eval` has."""
+        raise NotImplementedError
+
+    def add_map_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the flags with which `eval` asks where the model looks (`cxr.localisation.run.Evidence`)."""
+        group = parser.add_argument_group("where the model looks, beside the rest of the report")
+        group.add_argument("--boxes", metavar="CSV",
+                           help="hold the maps against expert boxes, rows of image,label,x,y,w,h below a header, such "
+                                "as BBox_List_2017.csv; images are looked for in --data_dir")
+        group.add_argument("--box_size", type=int, default=self.box_size or 0, metavar="PX",
+                           help="side of the square image that the boxes refer to, of which the files may be scaled "
+                                "versions; 0: the files themselves (default: %(default)s)")
+        group.add_argument("--shortcut", action="store_true",
+                           help="measure how much of the maps lies outside the thorax, in corners and on the border")
+        group.add_argument("--method", default="all", metavar="NAME,NAME|all",
+                           help=f"CAM methods (default: all for --boxes, {self.method} for --shortcut)")
+        group.add_argument("--top_k", type=int, default=32, metavar="N",
+                           help="scorecam: try only the N channels that vary most, a forward each (default: "
+                                "%(default)s; 0: all of them)")
+        group.add_argument("--tolerance", type=float, default=15, metavar="PX",
+                           help="by how much a peak may miss a box in the second column, in pixels of the network's "
+                                "input (default: %(default)s, as Zhang et al. 2016)")
+
+    def train_sets(self, args: argparse.Namespace) -> tuple:
+        """`(training set, validation set)` for the parsed flags, transforms not yet set."""
+        raise NotImplementedError
+
+    def test_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path):
+        """The set to evaluate on for the parsed flags, transform not yet set."""
+        raise NotImplementedError
+
+    def val_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path):
+        """The set to fit thresholds and temperature on for the parsed flags, transform not yet set."""
+        raise NotImplementedError
+
+    def read_labels(self, path: str | os.PathLike, class_names: Sequence[str]) -> LabelList:
+        """A list of labelled images in the recipe's format, without looking for the images. Raises `InputError`."""
+        raise NotImplementedError
+
+    def patients(self, args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+        """The patient of each image, for `eval`'s parsed flags; where it is not known, the image's own name."""
+        return list(names)
+
+    def optimizer(self, args: argparse.Namespace, parameters, steps_per_epoch: int) -> tuple:
+        """`(optimizer, scheduler)`; the scheduler is stepped once a step of the optimizer."""
+        raise NotImplementedError
+
+    def augment(self, preprocess: Preprocess) -> Callable:
+        """The transform of the training images."""
+        raise NotImplementedError
+
+    def layouts(self) -> Sequence:
+        """The `cxr.models.convert.Layout`s of this model's weights, ours first, for `tools/convert.py`."""
+        raise NotImplementedError
+
+    def check_checkpoint(self, path: Path) -> None:
+        """Raise `InputError` that says where the published weights are to be had, if it is they that are missing."""
+        if self.published and path == self.published and not path.exists():
+            raise InputError(f"{path} does not exist: {self.published_source}, or name another file with --ckpt.")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A model with its weights, and what it needs to know about its input and output."""
+    model: Any
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    meta: dict
+
+
+def metadata(recipe: Recipe, arch: Mapping, class_names: Sequence[str], preprocess: Preprocess) -> dict:
+    """What travels with a checkpoint so that `restore` needs no flags."""
+    return {"recipe": recipe.name, "arch": dict(arch), "class_names": list(class_names),
+            "preprocess": preprocess.to_dict()}
+
+
+def restore(recipe: Recipe, ckpt: str | os.PathLike, fallback: Preprocess, arch: Mapping) -> Restored:
+    """Build the model of a checkpoint and load it, in eval mode.
+
+    Args:
+        ckpt: a checkpoint of ours, or a bare published file.
+        fallback: preprocessing for a file that carries none.
+        arch: options of `recipe.build` for a file that carries none (`recipe.arch_of`, or `recipe.arch`).
+
+    Raises `InputError` for a file that cannot be loaded or belongs to another recipe.
+    """
+    from cxr.weights.paddle_files import fill, read_weights
+
+    path = Path(ckpt)
+    recipe.check_checkpoint(path)
+    state, meta = read_weights(path)
+    if meta.get("recipe", recipe.name) != recipe.name:
+        raise InputError(f"{path} was trained as {meta['recipe']}, not {recipe.name}: call the command with "
+                         f"{meta['recipe']}.")
+    class_names = tuple(meta.get("class_names", recipe.class_names))
+    preprocess = Preprocess.from_dict(meta["preprocess"]) if "preprocess" in meta else fallback
+    model = recipe.build(len(class_names), **{**arch, **meta.get("arch", {})})
+    fill(model, state, path)
+    model.eval()
+    return Restored(model, class_names, preprocess, meta)

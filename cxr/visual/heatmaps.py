@@ -1,0 +1,258 @@
+"""What people look at: heat maps on X-rays, montages, the show grid, training curves.
+
+Pictures are arrays (H, W, 3) uint8 RGB until they are written. OpenCV writes all of them, also
+Matplotlib's.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cxr.errors import InputError, naming
+from cxr.utils.files import replacing
+from cxr.visual.fonts import can_draw, write
+from cxr.visual.image_files import encode_png
+
+_FONT, _FONT_SCALE, _WHITE, _GREY = cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), (150, 150, 150)
+_TEXT, _BAR = 40, 50                             # height of what stands below a tile and above the montage
+
+# The published one first; all others rise in lightness, so that they can be read in grey and by the colour-blind.
+COLORMAPS = {"jet": cv2.COLORMAP_JET, "inferno": cv2.COLORMAP_INFERNO, "viridis": cv2.COLORMAP_VIRIDIS,
+             "cividis": cv2.COLORMAP_CIVIDIS, "hot": cv2.COLORMAP_HOT}
+
+
+def heat(cam: np.ndarray, colormap: str = "jet") -> np.ndarray:
+    """Colour a map (H, W), uint8 or 0-1 float, with one of `COLORMAPS`: (H, W, 3) uint8 RGB. Jet is red at 1."""
+    if cam.dtype != np.uint8:
+        cam = (255 * np.clip(cam, 0, 1)).astype(np.uint8)
+    return cv2.applyColorMap(cam, _rgb_table(colormap))
+
+
+@cache
+def _rgb_table(colormap: str) -> np.ndarray:
+    """The 256 colours (256, 1, 3) of a map, which OpenCV would otherwise compute for every picture."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return cv2.cvtColor(cv2.applyColorMap(levels, COLORMAPS[colormap]), cv2.COLOR_BGR2RGB)
+
+
+def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """0.3 x heat + 0.5 x image, the published mixture.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        cam: map, uint8 or 0-1 float, enlarged to the image where it is smaller.
+    """
+    # Less 0.45, rounding gives the whole part, as published: sums of tenths and halves lie a tenth apart.
+    return cv2.addWeighted(heat(_enlarge(cam, image)), 0.3, image, 0.5, -0.45)
+
+
+def blend(image: np.ndarray, cam: np.ndarray, opacity: float, colormap: str = "jet") -> np.ndarray:
+    """opacity x heat + (1 - opacity) x image: at 0 the X-ray alone, at 1 the map alone. Shapes as for `overlay`."""
+    return cv2.addWeighted(heat(_enlarge(cam, image), colormap), opacity, image, 1 - opacity, 0)
+
+
+def _enlarge(cam: np.ndarray, image: np.ndarray) -> np.ndarray:
+    if cam.shape == image.shape[:2]:
+        return cam
+    return cv2.resize(cam, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def drawable_names(class_names: Sequence[str]) -> list[str]:
+    """Class names as captions can show them: one with characters that no font of this machine has becomes `class 3`."""
+    return [name if name.isascii() or can_draw(name) else f"class {index}" for index, name in enumerate(class_names)]
+
+
+def caption(image: np.ndarray, text: str) -> np.ndarray:
+    """A copy with white text in the lower left corner, shrunk where it would not fit into the width."""
+    if not text.isascii():                       # OpenCV's font has no more
+        return write(image, text, 5, image.shape[0] - 5, 15, _WHITE)
+    image = np.ascontiguousarray(image).copy()
+    (width, _), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
+    scale = min(_FONT_SCALE, _FONT_SCALE * (image.shape[1] - 10) / max(width, 1))
+    return cv2.putText(image, text, (5, image.shape[0] - 5), _FONT, scale, _WHITE, 1)
+
+
+def heading(image: np.ndarray, text: str) -> np.ndarray:
+    """The picture below a black strip with white text, shrunk where it would not fit into the width."""
+    strip = np.zeros((24, *image.shape[1:]), np.uint8)
+    return np.concatenate([caption(strip, text), image])
+
+
+def with_box(image: np.ndarray, box: Sequence[float], colour: tuple[int, int, int] = _WHITE) -> np.ndarray:
+    """A copy with the outline of a box (x, y, w, h) in pixels, white or in another RGB colour."""
+    left, top, width, height = (round(value) for value in box)
+    return cv2.rectangle(np.ascontiguousarray(image).copy(), (left, top), (left + width, top + height), colour, 1)
+
+
+def montage(tiles: Sequence[np.ndarray], columns: int = 5) -> np.ndarray:
+    """Tiles of one shape, row by row; an unfilled last row ends in black."""
+    blank = np.zeros_like(tiles[0])
+    rows = []
+    for start in range(0, len(tiles), columns):
+        row = list(tiles[start:start + columns])
+        if rows:
+            row += [blank] * (columns - len(row))
+        rows.append(np.concatenate(row, axis=1))
+    return np.concatenate(rows, axis=0)
+
+
+def cam_montage(image: np.ndarray, cams: np.ndarray, captions: Sequence[str], columns: int = 5) -> np.ndarray:
+    """The original, then each map on it with its caption; for CheXNet's 14 findings the published 3 x 5 picture.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the part that the network saw.
+        cams: (K, h, w), uint8 or 0-1 float.
+        captions: K texts.
+    """
+    tiles = [caption(image, "Original")]
+    tiles += [caption(overlay(image, cam), text) for cam, text in zip(cams, captions)]
+    return montage(tiles, columns)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One class of `evidence_montage`: its map (h, w) on the scale that all share, two lines of text, and whether it
+    is called (None: no threshold is known)."""
+    cam: np.ndarray
+    title: str
+    remark: str
+    called: bool | None = None
+
+
+def evidence_montage(image: np.ndarray, classes: Sequence[Evidence], columns: int = 5) -> np.ndarray:
+    """The original, then each class on one scale that all share, so that weak evidence looks weak.
+
+    A class that is not called stays plain, without a map. Text stands below each tile, the colour bar above all.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the part that the network saw.
+    """
+    def tile(picture: np.ndarray, title: str, remark: str, colour: tuple[int, int, int]) -> np.ndarray:
+        below = np.zeros((_TEXT, picture.shape[1], 3), np.uint8)
+        below = write(write(below, title, 5, 16, 14, colour), remark, 5, 33, 12, colour)
+        return np.concatenate([picture, below])
+
+    tiles = [tile(image, "Original", "", _WHITE)]
+    for own in classes:
+        plain = own.called is False
+        tiles.append(tile(image if plain else overlay(image, own.cam), own.title, own.remark,
+                          _GREY if plain else _WHITE))
+    picture = montage(tiles, columns)
+    any_plain = any(own.called is False for own in classes)
+    return np.concatenate([_colour_bar(picture.shape[1], any_plain), picture])
+
+
+def _colour_bar(width: int, plain: bool) -> np.ndarray:
+    """The strip above `evidence_montage`, as wide as it."""
+    strip = np.zeros((_BAR, width, 3), np.uint8)
+    length = min(200, width // 4)
+    strip[8:22, 20:20 + length] = heat(np.linspace(0, 1, length)[None])
+    strip = write(write(strip, "0", 8, 20, 12, _WHITE), "1", 24 + length, 20, 12, _WHITE)
+    text = "evidence, as a share of the range of all classes of this image"
+    text += "; grey: not called, its map is not shown" if plain else ""
+    strip = write(strip, text, 44 + length, 20, 13, _WHITE)
+    return write(strip, "Research use only, not for diagnosis", 8, 42, 13, _GREY)
+
+
+def show_grid(images: Sequence[np.ndarray], cams: Sequence[np.ndarray], side: int = 224) -> np.ndarray:
+    """The COVID notebook's 4 x 4 grid: up to eight X-rays, and below them in the same order their Grad-CAM pictures.
+
+    Both are sequences of (H, W, 3) uint8 RGB of any size; each is fitted into a square of `side` pixels.
+    """
+    if not len(images) or len(images) != len(cams):
+        raise InputError(f"a grid needs as many CAM pictures as X-rays, and at least one; got {len(cams)} and "
+                         f"{len(images)}.")
+
+    def rows(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        tiles = [fit(picture, side) for picture in pictures[:8]]
+        return tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
+    return montage(rows(images) + rows(cams), columns=4)
+
+
+def fit(image: np.ndarray, side: int) -> np.ndarray:
+    """Scale into the middle of a black square, aspect ratio kept."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+    shrinking = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    square = np.zeros((side, side, 3), np.uint8)
+    top, left = (side - new_height) // 2, (side - new_width) // 2
+    square[top:top + new_height, left:left + new_width] = cv2.resize(image, (new_width, new_height),
+                                                                     interpolation=shrinking)
+    return square
+
+
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """Scale down, aspect ratio kept, until no side is longer than `side`; a smaller image stays as it is (a copy)."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image.copy()
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def encode(image: np.ndarray, suffix: str = ".png", quality: int = 90) -> bytes:
+    """(H, W, 3) uint8 RGB as the content of a PNG, JPEG, BMP or TIFF file; `quality` 0-100 is of JPEG alone.
+
+    Raises `InputError` for another suffix.
+    """
+    if suffix.lower() == ".png":
+        return encode_png(image)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
+    try:
+        done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    except cv2.error:
+        done = False
+    if not done:
+        raise InputError(f"'{suffix}' is no suffix of a picture: use .png or .jpg.")
+    return data.tobytes()
+
+
+def show(image: np.ndarray, side: int | None = None) -> None:
+    """Display (H, W, 3) uint8 RGB in a notebook, as JPEG: a tenth of the bytes that PNG would leave in the file.
+
+    side: length that no side shall exceed.
+    """
+    from IPython.display import Image, display
+    display(Image(encode(shrink(image, side) if side else image, ".jpg", 85)))
+
+
+def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG, JPEG, BMP or TIFF by the suffix, whole or not at all."""
+    with naming(path):
+        data = encode(image, Path(path).suffix, 95)
+    with replacing(path) as file:
+        file.write(data)
+
+
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabels: Sequence[str]) -> np.ndarray:
+    """Training curves side by side, one panel each: title -> (x values, y values)."""
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(series))
+    rows = -(-len(series) // columns)
+    figure = Figure(figsize=(6 * columns, 4 * rows), dpi=100, layout="constrained")
+    for place, ((title, (x, y)), xlabel) in enumerate(zip(series.items(), xlabels), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.plot(x, y, color="red", marker="." if len(x) < 30 else None)
+        axes.set_title(title, fontsize="x-large")
+        axes.set_xlabel(xlabel, fontsize="large")
+        axes.set_ylabel(title.split()[-1], fontsize="large")
+        axes.grid(True)
+    return drawn(figure)
+
+
+def drawn(figure) -> np.ndarray:
+    """A Matplotlib figure as a picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)               # no pyplot: no global state, works without a display
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
