@@ -25,7 +25,7 @@ from cxr.training.resume import claim
 from cxr.training.trainer import Settings, fit
 from cxr.utils.files import write_csv
 from cxr.utils.progress import progress
-from cxr.visual import heatmaps
+from cxr.visual import heatmaps, image_files
 
 # Adam gets there in a few epochs, where the published Momentum needs dozens.
 LAYERS, BATCH_SIZE, LEARNING_RATE = 18, 16, 0.001
@@ -90,11 +90,11 @@ def _explain(model, test_set, scores: np.ndarray, save_dir: Path) -> tuple[float
         text = f"{test_set.class_names[label]}: {scores[index, label] * 100:.2f}%"
         views.append(heatmaps.caption(image, name.split("/")[-1]))
         drawn.append(heatmaps.caption(heatmaps.with_box(heatmaps.overlay(image, cam), boxes[name]), text))
-        heatmaps.save_picture(save_dir / "cams" / name, drawn[-1])
+        image_files.save_picture(save_dir / "cams" / name, drawn[-1])
     write_csv(save_dir / "hits.csv", ("image", "peak_in_box", "chance"), rows)
     # Two of each class, or one where a small set has no more.
     examples = [np.flatnonzero(test_set.labels == label)[:2] for label in range(len(test_set.class_names))]
     shown = [int(own[place]) for place in (0, 1) for own in examples if place < len(own)]
-    heatmaps.save_picture(save_dir / "demo.png",
-                          heatmaps.show_grid([views[i] for i in shown], [drawn[i] for i in shown], side=256))
+    image_files.save_picture(save_dir / "demo.png",
+                             heatmaps.show_grid([views[i] for i in shown], [drawn[i] for i in shown], side=256))
     return float(np.mean([row[1] for row in rows])), float(np.mean([row[2] for row in rows]))

@@ -10,7 +10,7 @@ from paddle import nn
 from covid_resnet.recipe import CovidResNetRecipe
 from cxr import cam
 from cxr.data.transforms import Preprocess
-from cxr.visual import heatmaps
+from cxr.visual import heatmaps, image_files
 
 
 class GradCAM:
@@ -45,5 +45,5 @@ class GradCAM:
         heat_map = self(img, target)
         view = self.preprocess.view(cv2.cvtColor(img, cv2.COLOR_BGR2RGB))
         picture = heatmaps.overlay(view, heat_map)
-        heatmaps.save_picture(file, picture)
+        image_files.save_picture(file, picture)
         return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)

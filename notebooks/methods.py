@@ -23,7 +23,7 @@ from cxr.data import phantom  # noqa: E402
 from cxr.models.recipe import restore  # noqa: E402
 from cxr.serving.page.texts import METHOD_NAMES  # noqa: E402
 from cxr.utils.files import replacing  # noqa: E402
-from cxr.visual import heatmaps  # noqa: E402
+from cxr.visual import heatmaps, image_files  # noqa: E402
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
             heat = cam(x, targets=label)[0]
         tiles.append(heatmaps.heading(heatmaps.with_box(heatmaps.overlay(image, heat), box), METHOD_NAMES[name]))
     with replacing(args.picture) as file:
-        file.write(heatmaps.encode(heatmaps.montage(tiles), ".jpg", 85))
+        file.write(image_files.encode(heatmaps.montage(tiles), ".jpg", 85))
     print(f"{test_set.names[index]} is in {args.picture}.")
 
 

@@ -28,7 +28,7 @@ from cxr.data import phantom  # noqa: E402
 from cxr.data.transforms import Preprocess  # noqa: E402
 from cxr.localisation.measures import chance, hits, scale_box  # noqa: E402
 from cxr.training.trainer import Settings, fit  # noqa: E402
-from cxr.visual import heatmaps  # noqa: E402
+from cxr.visual import heatmaps, image_files  # noqa: E402
 
 # network: (side of its input, target layer, what turns its tokens into a map)
 NETWORKS = {
@@ -106,7 +106,7 @@ def main() -> None:
             drawn.append(heatmaps.with_box(heatmaps.overlay(image, heat), boxes[name]))
     shown = [i for place in (0, 1) for i in (np.flatnonzero(test_set.labels == k)[place] for k in range(len(classes)))]
     picture = args.save_dir / f"{args.network}.png"
-    heatmaps.save_picture(picture, heatmaps.show_grid([views[i] for i in shown], [drawn[i] for i in shown]))
+    image_files.save_picture(picture, heatmaps.show_grid([views[i] for i in shown], [drawn[i] for i in shown]))
     print(f"Peak in the true box {np.mean(found):.0%} of the time, by chance {np.mean(by_chance):.0%}; see {picture}.")
 
 

@@ -11,7 +11,7 @@ from cxr.data.dataset import XrayDataset
 from cxr.data.images import read_image
 from cxr.data.transforms import Augment, Preprocess, resize
 from cxr.errors import InputError
-from cxr.visual.heatmaps import save_picture
+from cxr.visual.image_files import save_picture
 
 
 @pytest.fixture

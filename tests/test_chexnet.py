@@ -13,7 +13,7 @@ from chexnet.recipe import CheXNetRecipe
 from chexnet.utility import AUROC, CLASS_NAMES, N_CLASSES
 from cxr.data.images import read_image
 from cxr.errors import InputError
-from cxr.visual.heatmaps import save_picture
+from cxr.visual.image_files import save_picture
 from cxr.weights import load_weights, save_weights
 
 

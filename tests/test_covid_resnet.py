@@ -14,7 +14,7 @@ from covid_resnet.lists import read_labels, read_patients
 from covid_resnet.recipe import CovidResNetRecipe
 from cxr.data.images import read_image
 from cxr.errors import InputError
-from cxr.visual.heatmaps import save_picture
+from cxr.visual.image_files import save_picture
 
 
 def test_summary_counts_what_the_notebook_printed(capfd):

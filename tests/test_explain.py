@@ -23,7 +23,8 @@ from cxr.explain.pipeline import (
 )
 from cxr.metrics.thresholds import Operating
 from cxr.models.recipe import restore
-from cxr.visual.heatmaps import cam_montage, save_picture
+from cxr.visual.heatmaps import cam_montage
+from cxr.visual.image_files import save_picture
 
 
 @pytest.fixture(scope="module")

@@ -10,21 +10,10 @@ import pytest
 from cxr.data.images import read_image
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.visual import heatmaps
-from cxr.visual.heatmaps import (
-    Evidence,
-    cam_montage,
-    caption,
-    curves,
-    evidence_montage,
-    fit,
-    heat,
-    montage,
-    overlay,
-    save_picture,
-    show,
-    show_grid,
-)
+from cxr.visual import heatmaps, image_files
+from cxr.visual.charts import curves
+from cxr.visual.heatmaps import Evidence, cam_montage, caption, evidence_montage, heat, montage, overlay, show_grid
+from cxr.visual.image_files import fit, save_picture, show
 
 SIDE = 224
 NAMES = ["00000001_000", "00000001_001", "00000001_002", "00000002_000", "00000003_000"]
@@ -276,16 +265,16 @@ def test_blend_runs_from_the_image_to_the_map_in_any_colours():
 
 def test_shrink_keeps_the_aspect_ratio_and_never_enlarges():
     image = np.zeros((300, 600, 3), np.uint8)
-    assert heatmaps.shrink(image, 200).shape == (100, 200, 3) and heatmaps.shrink(image, 600).shape == image.shape
-    assert heatmaps.shrink(image, 600) is not image and heatmaps.shrink(image[:1], 10).shape == (1, 10, 3)
+    assert image_files.shrink(image, 200).shape == (100, 200, 3) and image_files.shrink(image, 600).shape == image.shape
+    assert image_files.shrink(image, 600) is not image and image_files.shrink(image[:1], 10).shape == (1, 10, 3)
 
 
 def test_encode_is_what_a_reader_decodes():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    decoded = cv2.imdecode(np.frombuffer(heatmaps.encode(image), np.uint8), 1)
+    decoded = cv2.imdecode(np.frombuffer(image_files.encode(image), np.uint8), 1)
     assert (cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) == image).all()
-    assert heatmaps.encode(image, ".jpg")[:2] == b"\xff\xd8"
-    assert len(heatmaps.encode(image, ".jpg", 10)) < len(heatmaps.encode(image, ".jpg", 95))
+    assert image_files.encode(image, ".jpg")[:2] == b"\xff\xd8"
+    assert len(image_files.encode(image, ".jpg", 10)) < len(image_files.encode(image, ".jpg", 95))
 
 
 # --- notebooks -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
 from cxr.metrics.thresholds import read_operating
 from cxr.models.transfer import freeze_backbone, trainable
-from cxr.visual.heatmaps import save_picture
+from cxr.visual.image_files import save_picture
 from cxr.weights import save_weights
 from cxr.weights.paddle_files import read_weights
 

@@ -10,7 +10,7 @@ from cxr.data.transforms import Preprocess
 from cxr.models.transfer import freeze_backbone, trainable
 from cxr.training.resume import claim
 from cxr.training.trainer import Settings, fit
-from cxr.visual.heatmaps import save_picture
+from cxr.visual.image_files import save_picture
 from cxr.weights.paddle_files import read_weights
 
 TINY = Preprocess(resize=(32, 32), crop=None, mean=(0.5,) * 3, std=(0.25,) * 3, antialias=False)

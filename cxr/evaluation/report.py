@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr.utils.files import write_json, write_text
-from cxr.visual.heatmaps import save_picture
+from cxr.visual.image_files import save_picture
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from cxr.models.recipe import Recipe
 from cxr.utils.files import write_csv
 from cxr.utils.parallel import default_workers, ordered_map
 from cxr.utils.progress import progress
-from cxr.visual.heatmaps import caption, fit, montage, save_picture
+from cxr.visual.heatmaps import caption, montage
+from cxr.visual.image_files import fit, save_picture
 
 COLUMNS = ("check", "split", "image", "other_split", "other_image", "detail")
 QUICK_SECONDS = 5.0                                # that `train` gives to the audit

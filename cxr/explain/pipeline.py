@@ -28,7 +28,8 @@ from cxr.utils.distributed import gather, share, world
 from cxr.utils.files import replacing, write_csv, write_json
 from cxr.utils.parallel import default_workers, grouped, ordered_map
 from cxr.utils.progress import progress
-from cxr.visual.heatmaps import Evidence, cam_montage, caption, drawable_names, evidence_montage, montage, save_picture
+from cxr.visual.heatmaps import Evidence, cam_montage, caption, drawable_names, evidence_montage, montage
+from cxr.visual.image_files import save_picture
 
 
 @dataclass

@@ -25,7 +25,8 @@ from cxr.localisation.benchmark import (
 )
 from cxr.localisation.measures import draw_boxes, peak
 from cxr.utils.files import write_csv
-from cxr.visual.heatmaps import caption, drawable_names, fit, heading, montage, overlay, with_box
+from cxr.visual.heatmaps import caption, drawable_names, heading, montage, overlay, with_box
+from cxr.visual.image_files import fit
 
 TILES, COLUMNS = 24, 6
 _SMALL = 168                                     # side of a tile where there is one for every method

@@ -25,7 +25,7 @@ from cxr.models.catalogue import Catalogue, Checkpoint, Loaded
 from cxr.models.recipe import Recipe
 from cxr.serving.job_queue import Desk
 from cxr.serving.uploads import MAX_BYTES, MAX_PIXELS, read_upload
-from cxr.visual.heatmaps import shrink
+from cxr.visual.image_files import shrink
 
 PICTURE_SIDE = 768                                   # of what is shown, at most
 

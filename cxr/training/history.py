@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cxr.errors import InputError
 from cxr.utils.files import write_csv
-from cxr.visual.heatmaps import curves, save_picture
+from cxr.visual.charts import curves
+from cxr.visual.image_files import save_picture
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Curves and tables as pictures: one small panel a class, all on the same axes, so that classes can be compared.
 
-Pictures are arrays (H, W, 3) uint8 RGB, as in `cxr.visual.heatmaps`.
+Pictures are arrays (H, W, 3) uint8 RGB; `cxr.visual.image_files` writes them.
 """
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from cxr.metrics.calibration import Reliability
-from cxr.visual.heatmaps import drawn
 
 _OWN, _OTHER, _GUIDE = "#1d5f9e", ("#c2571a", "#3d8b47", "#7a4fa3"), "#9a9a9a"
 DPI = 150                                        # sharp on paper at the width of a page
@@ -168,3 +167,29 @@ def _panels(draw: Callable, titles: Sequence[str], xlabel: str, ylabel: str) -> 
 def _nothing(axes) -> None:
     axes.text(0.5, 0.5, "undefined:\none kind of image only", ha="center", va="center", fontsize=6.5, color="#555555",
               backgroundcolor="white")
+
+
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabels: Sequence[str]) -> np.ndarray:
+    """Training curves side by side, one panel each: title -> (x values, y values)."""
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(series))
+    rows = -(-len(series) // columns)
+    figure = Figure(figsize=(6 * columns, 4 * rows), dpi=100, layout="constrained")
+    for place, ((title, (x, y)), xlabel) in enumerate(zip(series.items(), xlabels), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.plot(x, y, color="red", marker="." if len(x) < 30 else None)
+        axes.set_title(title, fontsize="x-large")
+        axes.set_xlabel(xlabel, fontsize="large")
+        axes.set_ylabel(title.split()[-1], fontsize="large")
+        axes.grid(True)
+    return drawn(figure)
+
+
+def drawn(figure) -> np.ndarray:
+    """A Matplotlib figure as a picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)               # no pyplot: no global state, works without a display
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,23 +1,19 @@
-"""What people look at: heat maps on X-rays, montages, the show grid, training curves.
+"""Heat maps on X-rays, their captions and boxes, and montages of them.
 
-Pictures are arrays (H, W, 3) uint8 RGB until they are written. OpenCV writes all of them, also
-Matplotlib's.
+Pictures are arrays (H, W, 3) uint8 RGB; `cxr.visual.image_files` writes them.
 """
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from cxr.errors import InputError, naming
-from cxr.utils.files import replacing
+from cxr.errors import InputError
 from cxr.visual.fonts import can_draw, write
-from cxr.visual.image_files import encode_png
+from cxr.visual.image_files import fit
 
 _FONT, _FONT_SCALE, _WHITE, _GREY = cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), (150, 150, 150)
 _TEXT, _BAR = 40, 50                             # height of what stands below a tile and above the montage
@@ -173,86 +169,3 @@ def show_grid(images: Sequence[np.ndarray], cams: Sequence[np.ndarray], side: in
         tiles = [fit(picture, side) for picture in pictures[:8]]
         return tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
     return montage(rows(images) + rows(cams), columns=4)
-
-
-def fit(image: np.ndarray, side: int) -> np.ndarray:
-    """Scale into the middle of a black square, aspect ratio kept."""
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-    shrinking = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    square = np.zeros((side, side, 3), np.uint8)
-    top, left = (side - new_height) // 2, (side - new_width) // 2
-    square[top:top + new_height, left:left + new_width] = cv2.resize(image, (new_width, new_height),
-                                                                     interpolation=shrinking)
-    return square
-
-
-def shrink(image: np.ndarray, side: int) -> np.ndarray:
-    """Scale down, aspect ratio kept, until no side is longer than `side`; a smaller image stays as it is (a copy)."""
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return image.copy()
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def encode(image: np.ndarray, suffix: str = ".png", quality: int = 90) -> bytes:
-    """(H, W, 3) uint8 RGB as the content of a PNG, JPEG, BMP or TIFF file; `quality` 0-100 is of JPEG alone.
-
-    Raises `InputError` for another suffix.
-    """
-    if suffix.lower() == ".png":
-        return encode_png(image)
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
-    try:
-        done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    except cv2.error:
-        done = False
-    if not done:
-        raise InputError(f"'{suffix}' is no suffix of a picture: use .png or .jpg.")
-    return data.tobytes()
-
-
-def show(image: np.ndarray, side: int | None = None) -> None:
-    """Display (H, W, 3) uint8 RGB in a notebook, as JPEG: a tenth of the bytes that PNG would leave in the file.
-
-    side: length that no side shall exceed.
-    """
-    from IPython.display import Image, display
-    display(Image(encode(shrink(image, side) if side else image, ".jpg", 85)))
-
-
-def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG, JPEG, BMP or TIFF by the suffix, whole or not at all."""
-    with naming(path):
-        data = encode(image, Path(path).suffix, 95)
-    with replacing(path) as file:
-        file.write(data)
-
-
-def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabels: Sequence[str]) -> np.ndarray:
-    """Training curves side by side, one panel each: title -> (x values, y values)."""
-    from matplotlib.figure import Figure
-
-    columns = min(2, len(series))
-    rows = -(-len(series) // columns)
-    figure = Figure(figsize=(6 * columns, 4 * rows), dpi=100, layout="constrained")
-    for place, ((title, (x, y)), xlabel) in enumerate(zip(series.items(), xlabels), 1):
-        axes = figure.add_subplot(rows, columns, place)
-        axes.plot(x, y, color="red", marker="." if len(x) < 30 else None)
-        axes.set_title(title, fontsize="x-large")
-        axes.set_xlabel(xlabel, fontsize="large")
-        axes.set_ylabel(title.split()[-1], fontsize="large")
-        axes.grid(True)
-    return drawn(figure)
-
-
-def drawn(figure) -> np.ndarray:
-    """A Matplotlib figure as a picture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)               # no pyplot: no global state, works without a display
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

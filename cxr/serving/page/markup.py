@@ -12,7 +12,8 @@ import numpy as np
 from cxr.data.boxes import scale_box
 from cxr.localisation.measures import draw_boxes
 from cxr.serving.service import Reading
-from cxr.visual.heatmaps import blend, encode, shrink, with_box
+from cxr.visual.heatmaps import blend, with_box
+from cxr.visual.image_files import encode, shrink
 
 STYLE = """
 .cxr-figure{margin:0;max-width:768px}

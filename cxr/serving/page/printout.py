@@ -10,7 +10,8 @@ from cxr.serving.page.markup import STYLE, Look, Naming, figure, heat_picture, m
 from cxr.serving.page.texts import METHOD_NAMES, speaker
 from cxr.serving.service import Reading
 from cxr.utils.files import csv_text, json_text
-from cxr.visual.heatmaps import cam_montage, drawable_names, encode
+from cxr.visual.heatmaps import cam_montage, drawable_names
+from cxr.visual.image_files import encode
 
 _SHEET = """
 @page{size:A4;margin:11mm}

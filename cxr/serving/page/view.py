@@ -20,7 +20,8 @@ from cxr.serving.page import markup, printout
 from cxr.serving.page.markup import Look, Naming
 from cxr.serving.page.texts import LANGUAGES, METHOD_NAMES, naming, speaker
 from cxr.serving.service import Reading, Service
-from cxr.visual.heatmaps import COLORMAPS, encode
+from cxr.visual.heatmaps import COLORMAPS
+from cxr.visual.image_files import encode
 
 MOST_IMAGES = 20                                     # shown to one user at a time
 PHANTOMS = [(label, seed) for seed in (1, 2) for label in range(len(phantom.CLASS_NAMES))]
