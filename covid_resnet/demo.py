@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from paddle.optimizer import Adam
 
-from covid_resnet import data
+from covid_resnet import data, gradcam
 from covid_resnet.lists import read_patients
 from covid_resnet.recipe import CovidResNetRecipe
 from covid_resnet.schedule import CosineWarmup
@@ -96,5 +96,5 @@ def _explain(model, test_set, scores: np.ndarray, save_dir: Path) -> tuple[float
     examples = [np.flatnonzero(test_set.labels == label)[:2] for label in range(len(test_set.class_names))]
     shown = [int(own[place]) for place in (0, 1) for own in examples if place < len(own)]
     image_files.save_picture(save_dir / "demo.png",
-                             heatmaps.show_grid([views[i] for i in shown], [drawn[i] for i in shown], side=256))
+                             gradcam.show_grid([views[i] for i in shown], [drawn[i] for i in shown], side=256))
     return float(np.mean([row[1] for row in rows])), float(np.mean([row[2] for row in rows]))

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from paddle import nn
 from covid_resnet.recipe import CovidResNetRecipe
 from cxr import cam
 from cxr.data.transforms import Preprocess
+from cxr.errors import InputError
 from cxr.visual import heatmaps, image_files
 
 
@@ -47,3 +49,18 @@ class GradCAM:
         picture = heatmaps.overlay(view, heat_map)
         image_files.save_picture(file, picture)
         return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+
+
+def show_grid(images: Sequence[np.ndarray], cams: Sequence[np.ndarray], side: int = 224) -> np.ndarray:
+    """The COVID notebook's 4 x 4 grid: up to eight X-rays, and below them in the same order their Grad-CAM pictures.
+
+    Both are sequences of (H, W, 3) uint8 RGB of any size; each is fitted into a square of `side` pixels.
+    """
+    if not len(images) or len(images) != len(cams):
+        raise InputError(f"a grid needs as many CAM pictures as X-rays, and at least one; got {len(cams)} and "
+                         f"{len(images)}.")
+
+    def rows(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        tiles = [image_files.fit(picture, side) for picture in pictures[:8]]
+        return tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
+    return heatmaps.montage(rows(images) + rows(cams), columns=4)

@@ -21,7 +21,7 @@ import paddle  # noqa: E402
 from paddle import nn  # noqa: E402
 
 import cxr  # noqa: E402, F401  before Paddle
-from covid_resnet import CosineWarmup, data  # noqa: E402
+from covid_resnet import CosineWarmup, data, gradcam  # noqa: E402
 from covid_resnet.lists import read_patients  # noqa: E402
 from cxr.cam import GradCAM, pvt_tokens, swin_tokens, vit_tokens  # noqa: E402
 from cxr.data import phantom  # noqa: E402
@@ -106,7 +106,7 @@ def main() -> None:
             drawn.append(heatmaps.with_box(heatmaps.overlay(image, heat), boxes[name]))
     shown = [i for place in (0, 1) for i in (np.flatnonzero(test_set.labels == k)[place] for k in range(len(classes)))]
     picture = args.save_dir / f"{args.network}.png"
-    image_files.save_picture(picture, heatmaps.show_grid([views[i] for i in shown], [drawn[i] for i in shown]))
+    image_files.save_picture(picture, gradcam.show_grid([views[i] for i in shown], [drawn[i] for i in shown]))
     print(f"Peak in the true box {np.mean(found):.0%} of the time, by chance {np.mean(by_chance):.0%}; see {picture}.")
 
 

@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from covid_resnet.gradcam import show_grid
 from cxr.data.images import read_image
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
 from cxr.visual import heatmaps, image_files
 from cxr.visual.charts import curves
-from cxr.visual.heatmaps import Evidence, cam_montage, caption, evidence_montage, heat, montage, overlay, show_grid
+from cxr.visual.heatmaps import Evidence, cam_montage, caption, evidence_montage, heat, montage, overlay
 from cxr.visual.image_files import fit, save_picture, show
 
 SIDE = 224

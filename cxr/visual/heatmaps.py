@@ -11,9 +11,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from cxr.errors import InputError
 from cxr.visual.fonts import can_draw, write
-from cxr.visual.image_files import fit
 
 _FONT, _FONT_SCALE, _WHITE, _GREY = cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), (150, 150, 150)
 _TEXT, _BAR = 40, 50                             # height of what stands below a tile and above the montage
@@ -154,18 +152,3 @@ def _colour_bar(width: int, plain: bool) -> np.ndarray:
     text += "; grey: not called, its map is not shown" if plain else ""
     strip = write(strip, text, 44 + length, 20, 13, _WHITE)
     return write(strip, "Research use only, not for diagnosis", 8, 42, 13, _GREY)
-
-
-def show_grid(images: Sequence[np.ndarray], cams: Sequence[np.ndarray], side: int = 224) -> np.ndarray:
-    """The COVID notebook's 4 x 4 grid: up to eight X-rays, and below them in the same order their Grad-CAM pictures.
-
-    Both are sequences of (H, W, 3) uint8 RGB of any size; each is fitted into a square of `side` pixels.
-    """
-    if not len(images) or len(images) != len(cams):
-        raise InputError(f"a grid needs as many CAM pictures as X-rays, and at least one; got {len(cams)} and "
-                         f"{len(images)}.")
-
-    def rows(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-        tiles = [fit(picture, side) for picture in pictures[:8]]
-        return tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
-    return montage(rows(images) + rows(cams), columns=4)
