@@ -14,11 +14,12 @@ from covid_resnet.recipe import CovidResNetRecipe
 from covid_resnet.schedule import CosineWarmup
 from cxr.cam import GradCAM
 from cxr.data import phantom
+from cxr.data.boxes import scale_box
 from cxr.data.transforms import Preprocess
 from cxr.device import chosen
 from cxr.evaluation.predictions import write_predictions
 from cxr.inference.predictor import Predictor, predict
-from cxr.localisation.measures import chance, hits, scale_box
+from cxr.localisation.measures import chance, hits
 from cxr.metrics.classification import evaluate, scores_from_logits
 from cxr.models.recipe import metadata
 from cxr.training.resume import claim

@@ -25,8 +25,9 @@ from covid_resnet import CosineWarmup, data, gradcam  # noqa: E402
 from covid_resnet.lists import read_patients  # noqa: E402
 from cxr.cam import GradCAM, pvt_tokens, swin_tokens, vit_tokens  # noqa: E402
 from cxr.data import phantom  # noqa: E402
+from cxr.data.boxes import scale_box  # noqa: E402
 from cxr.data.transforms import Preprocess  # noqa: E402
-from cxr.localisation.measures import chance, hits, scale_box  # noqa: E402
+from cxr.localisation.measures import chance, hits  # noqa: E402
 from cxr.training.trainer import Settings, fit  # noqa: E402
 from cxr.visual import heatmaps, image_files  # noqa: E402
 

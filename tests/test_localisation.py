@@ -3,21 +3,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr.data.boxes import coverage
-from cxr.localisation.measures import (
-    FIXED,
-    OTSU,
-    THRESHOLDS,
-    chance,
-    draw_boxes,
-    gaussian,
-    hits,
-    judge,
-    judge_uniform,
-    otsu,
-    peak,
-    scale_box,
-)
+from cxr.cam.regions import draw_boxes, otsu, peak
+from cxr.data.boxes import coverage, scale_box
+from cxr.localisation.measures import FIXED, OTSU, THRESHOLDS, chance, gaussian, hits, judge, judge_uniform
 
 LEVELS = ("region_iou", "region_iobb", "box_iou", "box_iobb")
 

@@ -14,12 +14,13 @@ import pytest
 from page_checkpoints import RECIPES
 
 from chexnet.utility import CLASS_NAMES
+from cxr.cam.registry import METHOD_NAMES
 from cxr.data.transforms import Preprocess
 from cxr.metrics.thresholds import Operating
 from cxr.models.catalogue import Checkpoint
 from cxr.serving.page import markup, printout
 from cxr.serving.page.markup import Look
-from cxr.serving.page.texts import LANGUAGES, METHOD_NAMES, TEXTS, naming, speaker
+from cxr.serving.page.texts import LANGUAGES, TEXTS, naming, speaker
 from cxr.serving.service import Reading, Seen
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from _cli import add_device, add_engine, fail, not_negative, parser, positive, recipe_parsers, recipes, run, writable
 
-METHODS = ("cam", "gradcam", "gradcam++", "scorecam", "xgradcam", "ablationcam", "eigencam", "eigengradcam",
-           "layercam")
+from cxr.cam.registry import REGISTRY
+
 EXAMPLES = """\
   python tools/cam.py chexnet 00000001_000.png                          # all 14 findings, the published montage
   python tools/cam.py covid_resnet dataset/COVID --ckpt output/covid_resnet/best.pdparams
@@ -27,7 +27,7 @@ def arguments():
         sub.add_argument("--download", action="store_true",
                          help="first fetch the published weights if they are missing")
         sub.add_argument("--save_dir", type=Path, default=Path("output/cams"), help="(default: %(default)s)")
-        sub.add_argument("--method", choices=METHODS, default=recipe.method, help="(default: %(default)s)")
+        sub.add_argument("--method", choices=REGISTRY, default=recipe.method, help="(default: %(default)s)")
         sub.add_argument("--layer", help="target layer by its dotted name, such as block.15 (default: the last one "
                                          "with a map); --list_layers prints them all")
         sub.add_argument("--classes", default=recipe.classes, metavar="NAME,NAME|all|top",

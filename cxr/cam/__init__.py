@@ -5,34 +5,22 @@
     with GradCAM(model, "block.15") as cam:
         maps = cam(x)                       # (B, H, W) in [0, 1]
 
-Start at `base.BaseCAM` for what a call does and at `methods` for the methods.
+Start at `base.BaseCAM` for what a call does and at `methods` for the methods. The names load on first use, so that
+`registry` and `regions` can be had without Paddle. `METHODS` has the class of every method, by its name there.
 """
-from cxr.cam.guided import GuidedBackprop
-from cxr.cam.layers import list_layers
-from cxr.cam.methods import (
-    CAM,
-    AblationCAM,
-    EigenCAM,
-    EigenGradCAM,
-    GradCAM,
-    GradCAMPlusPlus,
-    LayerCAM,
-    ScoreCAM,
-    XGradCAM,
-)
-from cxr.cam.transforms import pvt_tokens, swin_tokens, vit_tokens
+from importlib import import_module
 
-METHODS = {
-    "cam": CAM,
-    "gradcam": GradCAM,
-    "gradcam++": GradCAMPlusPlus,
-    "scorecam": ScoreCAM,
-    "xgradcam": XGradCAM,
-    "ablationcam": AblationCAM,
-    "eigencam": EigenCAM,
-    "eigengradcam": EigenGradCAM,
-    "layercam": LayerCAM,
-}
+from cxr.cam.registry import REGISTRY
 
-__all__ = [*(method.__name__ for method in METHODS.values()), "GuidedBackprop", "METHODS", "list_layers",
-           "pvt_tokens", "swin_tokens", "vit_tokens"]
+_HOME = {**{method.class_name: "methods" for method in REGISTRY.values()}, "GuidedBackprop": "guided",
+         "list_layers": "layers", "pvt_tokens": "transforms", "swin_tokens": "transforms", "vit_tokens": "transforms"}
+__all__ = [*_HOME, "METHODS"]
+
+
+def __getattr__(name: str):
+    if name == "METHODS":
+        methods = import_module("cxr.cam.methods")
+        return {key: getattr(methods, method.class_name) for key, method in REGISTRY.items()}
+    if name not in _HOME:
+        raise AttributeError(f"module 'cxr.cam' has no attribute '{name}'")
+    return getattr(import_module(f"cxr.cam.{_HOME[name]}"), name)

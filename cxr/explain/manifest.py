@@ -30,8 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr import __version__
+from cxr.cam.regions import draw_boxes
 from cxr.data.boxes import Box, Geometry, clip
-from cxr.localisation.measures import draw_boxes
 from cxr.metrics.thresholds import Operating
 
 BOX_THRESHOLD = 0.5

@@ -14,19 +14,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cxr.data.boxes import Box, coverage, iobb, iou, scale_box
-
-__all__ = ["Box", "Judged", "chance", "draw_boxes", "hits", "judge", "judge_uniform", "peak", "scale_box"]
+from cxr.cam.regions import box_of, otsu, peak
+from cxr.data.boxes import Box, coverage, iobb, iou
 
 THRESHOLDS = np.arange(1, 20) / 20               # 0.05 to 0.95 of the peak
 FIXED = 9                                        # index of 0.5
 OTSU = len(THRESHOLDS)                           # index of Otsu's threshold, behind the others
-
-
-def peak(cam: np.ndarray) -> tuple[float, float]:
-    """Centre (x, y) of the highest pixel of a map (H, W); the first one in reading order where several are equal."""
-    row, column = np.unravel_index(int(np.argmax(cam)), cam.shape)
-    return column + 0.5, row + 0.5
 
 
 def hits(cam: np.ndarray, box: Box, tolerance: float = 0) -> bool:
@@ -49,33 +42,6 @@ def chance(box: Box, shape: tuple[int, int]) -> float:
     rows = np.arange(shape[0]) + 0.5
     inside = ((columns >= left) & (columns < left + width)).mean() * ((rows >= top) & (rows < top + height)).mean()
     return float(inside)
-
-
-def otsu(cam: np.ndarray) -> float:
-    """Otsu's threshold of a map in units of its peak, on 256 levels from 0 to the peak."""
-    levels = np.rint(cam * (255 / cam.max())).astype(np.uint8)
-    level, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    return (level + 0.5) / 255
-
-
-def draw_boxes(cam: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
-    """Boxes around the connected parts (8 neighbours) of the region at `threshold` times the peak, and their scores.
-
-    The score of a box is the highest value of the map in its part; the highest comes first, so the first holds the
-    peak. A flat map has none.
-    """
-    from scipy.ndimage import maximum  # takes a third of a second, and few ask for boxes
-
-    if cam.max() <= cam.min():
-        return []
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((cam >= threshold * cam.max()).astype(np.uint8))
-    scores = maximum(cam, labels, range(1, count))
-    return [(_box(stats[1 + part]), float(scores[part])) for part in np.argsort(-scores, kind="stable")]
-
-
-def _box(row: np.ndarray) -> Box:
-    """The box in a row of OpenCV's statistics of a component."""
-    return tuple(map(float, row[:4]))
 
 
 @dataclass(frozen=True)
@@ -110,7 +76,7 @@ def judge(cam: np.ndarray, boxes: Sequence[Box], tolerance: float = 15) -> Judge
         region = (cam >= threshold * top).astype(np.uint8)
         # As `draw_boxes` does, without the scores of the other parts.
         count, labels, stats, _ = cv2.connectedComponentsWithStats(region)
-        first = _box(stats[labels.flat[highest]])
+        first = box_of(stats[labels.flat[highest]])
         shared, own = np.vdot(covered, region), stats[1:, cv2.CC_STAT_AREA].sum()
         levels[:, index] = (shared / (own + area - shared), shared / own,
                             max((iou(first, box) for box in boxes), default=0),

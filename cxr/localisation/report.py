@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cxr.cam.regions import draw_boxes, peak
 from cxr.data.boxes import Box
 from cxr.evaluation.report import Note, Picture, Section, Table
 from cxr.localisation.benchmark import (
@@ -23,7 +24,6 @@ from cxr.localisation.benchmark import (
     groups,
     summarise,
 )
-from cxr.localisation.measures import draw_boxes, peak
 from cxr.utils.files import write_csv
 from cxr.visual.heatmaps import caption, drawable_names, heading, montage, overlay, with_box
 from cxr.visual.image_files import fit

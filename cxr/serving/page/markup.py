@@ -9,8 +9,8 @@ from html import escape
 
 import numpy as np
 
+from cxr.cam.regions import draw_boxes
 from cxr.data.boxes import scale_box
-from cxr.localisation.measures import draw_boxes
 from cxr.serving.service import Reading
 from cxr.visual.heatmaps import blend, with_box
 from cxr.visual.image_files import encode, shrink

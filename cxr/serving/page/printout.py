@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from html import escape
 
+from cxr.cam.registry import METHOD_NAMES
 from cxr.explain.manifest import BOX_THRESHOLD
 from cxr.serving.page.markup import STYLE, Look, Naming, figure, heat_picture, map_notes, score_bars, score_notes, tiles
-from cxr.serving.page.texts import METHOD_NAMES, speaker
+from cxr.serving.page.texts import speaker
 from cxr.serving.service import Reading
 from cxr.utils.files import csv_text, json_text
 from cxr.visual.heatmaps import cam_montage, drawable_names

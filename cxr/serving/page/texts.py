@@ -144,10 +144,6 @@ TEXTS = {
     },
 }
 
-METHOD_NAMES = {"cam": "CAM", "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "xgradcam": "XGrad-CAM",
-                "layercam": "LayerCAM", "eigencam": "Eigen-CAM", "eigengradcam": "Eigen-Grad-CAM",
-                "ablationcam": "Ablation-CAM", "scorecam": "Score-CAM"}
-
 
 def naming(language: str, recipes: Iterable[Recipe]) -> Callable[[str], str]:
     """`name(class)`: what a class is called on the page; its own name stands beside a translation."""

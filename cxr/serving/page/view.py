@@ -12,13 +12,14 @@ from pathlib import Path
 
 import streamlit as st
 
+from cxr.cam.registry import METHOD_NAMES
 from cxr.data import phantom
 from cxr.errors import InputError
 from cxr.explain.manifest import BOX_THRESHOLD
 from cxr.serving.job_queue import Busy
 from cxr.serving.page import markup, printout
 from cxr.serving.page.markup import Look, Naming
-from cxr.serving.page.texts import LANGUAGES, METHOD_NAMES, naming, speaker
+from cxr.serving.page.texts import LANGUAGES, naming, speaker
 from cxr.serving.service import Reading, Service
 from cxr.visual.heatmaps import COLORMAPS
 from cxr.visual.image_files import encode
