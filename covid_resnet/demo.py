@@ -9,12 +9,12 @@ import paddle
 from paddle.optimizer import Adam
 
 from covid_resnet import data, gradcam
-from covid_resnet.lists import read_patients
 from covid_resnet.recipe import CovidResNetRecipe
 from covid_resnet.schedule import CosineWarmup
 from cxr.cam import GradCAM
-from cxr.data import phantom
+from cxr.data import class_folders, phantom
 from cxr.data.boxes import scale_box
+from cxr.data.lists import read_patients
 from cxr.data.transforms import Preprocess
 from cxr.device import chosen
 from cxr.evaluation.predictions import write_predictions
@@ -52,8 +52,9 @@ def run_demo(save_dir: Path, per_class: int, epochs: int, seed: int) -> DemoResu
     xrays = save_dir / "xrays"
     with progress(None, total=per_class * len(phantom.CLASS_NAMES), desc="draw phantoms") as bar:
         phantom.write_folder(xrays, per_class=per_class, seed=seed, progress=lambda done, total: bar.update())
-    classes = data.find_classes(xrays)
-    lists = data.write_lists(data.split(classes, read_patients(xrays / "sources.csv"), seed), save_dir)
+    classes = class_folders.find_classes(xrays)
+    patients = read_patients(xrays / "sources.csv")
+    lists = class_folders.write_lists(class_folders.split(classes, patients, seed), save_dir)
     names = tuple(classes)
     train_set, val_set, test_set = (data.CovidDataset(xrays, lists[part], PREPROCESS, names, seed)
                                     for part in ("train", "val", "test"))

@@ -1,7 +1,6 @@
-"""The notebook's lists, one line an image: `COVID/COVID-1.png 0`; and the table that names the patients."""
+"""The notebook's lists, one line an image: `COVID/COVID-1.png 0`."""
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 
@@ -32,15 +31,3 @@ def read_labels(path: str | os.PathLike, class_names: Sequence[str]) -> LabelLis
         numbers.append(number)
         labels.append(int(label))
     return LabelList(names, numbers, np.array(labels, "int64"))
-
-
-def read_patients(csv_file: str | os.PathLike) -> dict[str, str]:
-    """Image name -> patient, from a table with the columns `file` and `patient`. Raises `InputError`."""
-    try:
-        with open(csv_file, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{csv_file} is no readable table ({error}): check the path.") from None
-    if not rows or not {"file", "patient"} <= set(rows[0]):
-        raise InputError(f"{csv_file} needs the columns `file` and `patient`.")
-    return {row["file"]: row["patient"] for row in rows}

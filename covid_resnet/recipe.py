@@ -67,11 +67,11 @@ class CovidResNetRecipe(ResNetRecipe):
 
     def _lists(self, args) -> tuple:
         """Paths of the training and validation lists, made where there are none, and the class names."""
-        from covid_resnet import data
-        from covid_resnet.lists import read_patients
+        from cxr.data import class_folders
+        from cxr.data.lists import read_patients
         if bool(args.train_list) != bool(args.val_list):
             raise InputError("--train_list and --val_list go together: give both or neither.")
-        classes = data.find_classes(args.data_dir)
+        classes = class_folders.find_classes(args.data_dir)
         in_place = [Path(args.data_dir, name) for name in _LISTS]
         if args.train_list or all(path.exists() for path in in_place):
             # The test list of an earlier split must not be taken for that of this training.
@@ -94,8 +94,8 @@ class CovidResNetRecipe(ResNetRecipe):
         if patients is None:
             print("Note: no table of patients, so images of one patient may fall into training and test alike, which "
                   "flatters the result; give one with --patients.")
-        lists = data.split(classes, patients, args.seed)
-        paths = data.write_lists(lists, args.save_dir)
+        lists = class_folders.split(classes, patients, args.seed)
+        paths = class_folders.write_lists(lists, args.save_dir)
         print("Split " + ", ".join(f"{name} {len(items)}" for name, items in lists.items())
               + f" images of {len(classes)} classes, by {'patient' if patients else 'image'}, into {args.save_dir}.")
         return paths["train"], paths["val"], tuple(classes)
@@ -119,7 +119,7 @@ class CovidResNetRecipe(ResNetRecipe):
         return data.CovidDataset(args.data_dir, given, class_names=class_names)
 
     def patients(self, args, names):
-        from covid_resnet.lists import read_patients
+        from cxr.data.lists import read_patients
         table = args.patients or (args.data_dir and Path(args.data_dir, "sources.csv"))
         if not table or not (args.patients or table.exists()):
             return list(names)

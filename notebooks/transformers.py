@@ -22,10 +22,10 @@ from paddle import nn  # noqa: E402
 
 import cxr  # noqa: E402, F401  before Paddle
 from covid_resnet import CosineWarmup, data, gradcam  # noqa: E402
-from covid_resnet.lists import read_patients  # noqa: E402
 from cxr.cam import GradCAM, pvt_tokens, swin_tokens, vit_tokens  # noqa: E402
-from cxr.data import phantom  # noqa: E402
+from cxr.data import class_folders, phantom  # noqa: E402
 from cxr.data.boxes import scale_box  # noqa: E402
+from cxr.data.lists import read_patients  # noqa: E402
 from cxr.data.transforms import Preprocess  # noqa: E402
 from cxr.localisation.measures import chance, hits  # noqa: E402
 from cxr.training.trainer import Settings, fit  # noqa: E402
@@ -78,9 +78,9 @@ def main() -> None:
 
     side, layer, tokens = NETWORKS[args.network]
     phantom.write_folder(args.save_dir / "xrays", per_class=args.per_class)
-    classes = data.find_classes(args.save_dir / "xrays")
+    classes = class_folders.find_classes(args.save_dir / "xrays")
     patients = read_patients(args.save_dir / "xrays" / "sources.csv")
-    lists = data.write_lists(data.split(classes, patients), args.save_dir)
+    lists = class_folders.write_lists(class_folders.split(classes, patients), args.save_dir)
     preprocess = Preprocess(resize=(side, side), crop=None)
     train_set, val_set, test_set = (
         data.CovidDataset(args.save_dir / "xrays", lists[part], preprocess, tuple(classes))

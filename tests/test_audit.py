@@ -15,9 +15,10 @@ from chexnet.recipe import CheXNetRecipe
 from cxr.data import phantom
 from cxr.data.dataset import XrayDataset
 from cxr.data.images import read_image
+from cxr.data.lists import sources_of
 from cxr.errors import InputError
 from cxr.evaluation import split_audit as room
-from cxr.evaluation.split_audit import COLUMNS, audit, concerns, draw_duplicates, sources_of, write_findings
+from cxr.evaluation.split_audit import COLUMNS, audit, concerns, draw_duplicates, write_findings
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("COVID", "Normal")

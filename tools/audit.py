@@ -38,8 +38,9 @@ def arguments():
 def main(args) -> None:
     from prettytable import PrettyTable
 
+    from cxr.data.lists import sources_of
     from cxr.errors import InputError
-    from cxr.evaluation.split_audit import audit, draw_duplicates, sources_of, write_findings
+    from cxr.evaluation.split_audit import audit, draw_duplicates, write_findings
 
     recipe, folder = recipes()[args.recipe], writable(Path(args.save_dir))
     train_set, val_set = recipe.train_sets(args)

@@ -1,7 +1,12 @@
-"""The list files that say which images there are. Imports no Paddle: stored predictions are judged without it."""
+"""The lists that say which images there are, and the tables that say whose they are and where they come from.
+
+Imports no Paddle: stored predictions are judged without it.
+"""
 from __future__ import annotations
 
+import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,3 +62,41 @@ def require_files(data_dir: str | os.PathLike, names: Sequence[str], numbers: Se
         more = f" (and {len(missing) - 1} more of {len(names)} are missing)" if len(missing) > 1 else ""
         raise InputError(f"{list_file}, line {numbers[first]}: {Path(data_dir, names[first])} does not exist{more}: "
                          "check --data_dir.")
+
+
+def read_patients(csv_file: str | os.PathLike) -> dict[str, str]:
+    """Image name -> patient, from a table with the columns `file` and `patient`. Raises `InputError`."""
+    try:
+        with open(csv_file, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{csv_file} is no readable table ({error}): check the path.") from None
+    if not rows or not {"file", "patient"} <= set(rows[0]):
+        raise InputError(f"{csv_file} needs the columns `file` and `patient`.")
+    return {row["file"]: row["patient"] for row in rows}
+
+
+def sources_of(data_dir: str | os.PathLike, table: str | os.PathLike | None = None,
+               column: str | None = None) -> dict[str, str] | None:
+    """Image name -> source, from a table with the column `file`; None where there is no `sources.csv` in `data_dir`.
+
+    The column is `source`, or else `source_file`, of which the first folder counts, or the name with its digits as `#`:
+    collections number their files in their own ways. Raises `InputError`.
+    """
+    path = Path(table or Path(data_dir, "sources.csv"))
+    if not table and not path.exists():
+        return None
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no readable table ({error}): check the path.") from None
+    has = set(rows[0]) if rows else set()
+    chosen = column or next((name for name in ("source", "source_file") if name in has), None)
+    if column and not {"file", column} <= has:
+        raise InputError(f"{path} needs the columns `file` and `{column}`.")
+    if chosen is None or "file" not in has:
+        return None
+    if chosen == "source_file":
+        return {row["file"]: re.sub(r"\d+", "#", re.split(r"[/\\]", row[chosen] or "")[0]) for row in rows}
+    return {row["file"]: row[chosen] for row in rows}

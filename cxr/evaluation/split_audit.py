@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import hashlib
 import os
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cxr.data.lists import sources_of
 from cxr.errors import InputError
 from cxr.evaluation.duplicates import BITS, MOST_BITS, MOST_PAIRS, Fingerprints, Pair
 from cxr.models.recipe import Recipe
@@ -278,32 +277,6 @@ def concerns(recipe: Recipe, args: argparse.Namespace, splits: Mapping,
     patients = dict(zip(names, recipe.patients(args, names)))
     return [finding.sentence for finding in audit(splits, patients, sources_of(args.data_dir), limit_seconds)
             if finding.worrying]
-
-
-def sources_of(data_dir: str | os.PathLike, table: str | os.PathLike | None = None,
-               column: str | None = None) -> dict[str, str] | None:
-    """Image name -> source, from a table with the column `file`; None where there is no `sources.csv` in `data_dir`.
-
-    The column is `source`, or else `source_file`, of which the first folder counts, or the name with its digits as `#`:
-    collections number their files in their own ways. Raises `InputError`.
-    """
-    path = Path(table or Path(data_dir, "sources.csv"))
-    if not table and not path.exists():
-        return None
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no readable table ({error}): check the path.") from None
-    has = set(rows[0]) if rows else set()
-    chosen = column or next((name for name in ("source", "source_file") if name in has), None)
-    if column and not {"file", column} <= has:
-        raise InputError(f"{path} needs the columns `file` and `{column}`.")
-    if chosen is None or "file" not in has:
-        return None
-    if chosen == "source_file":
-        return {row["file"]: re.sub(r"\d+", "#", re.split(r"[/\\]", row[chosen] or "")[0]) for row in rows}
-    return {row["file"]: row[chosen] for row in rows}
 
 
 def write_findings(path: str | os.PathLike, findings: Sequence[Finding]) -> None:

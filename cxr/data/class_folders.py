@@ -1,0 +1,108 @@
+"""Data sets with one folder for each class, and their 7:2:1 split by patients."""
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cxr.data.dataset import XrayDataset
+from cxr.data.images import SUFFIXES
+from cxr.errors import InputError
+from cxr.utils.files import write_text
+
+SPLITS = {"train": 0.7, "val": 0.2, "test": 0.1}
+
+
+class FolderDataset(XrayDataset):
+    """X-rays in one folder for each class: `data_dir/NORMAL/*.jpeg`, `data_dir/PNEUMONIA/*.jpeg`.
+
+    Args:
+        data_dir: folder of the class folders.
+        class_names: what the folders must be; None takes those that are there, sorted.
+        transform: called on (H, W, 3) uint8 RGB.
+
+    Items are `(image, label)` with label (1,) int64; `.labels` is (N,) int64. Raises `InputError` for other folders.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike, class_names: Sequence[str] | None = None,
+                 transform: Callable | None = None, seed: int = 0):
+        classes = find_classes(data_dir)
+        if class_names is not None and sorted(class_names) != sorted(classes):
+            raise InputError(f"{data_dir} holds the classes {', '.join(classes)} where {', '.join(class_names)} are "
+                             "needed: name the folders alike.")
+        order = tuple(class_names or classes)
+        names = [name for own in order for name in classes[own]]
+        labels = np.repeat(np.arange(len(order)), [len(classes[own]) for own in order])
+        super().__init__(data_dir, names, labels, order, transform, seed)
+        self.list_file = Path(data_dir)
+
+    def __getitem__(self, index: int):
+        image, label = super().__getitem__(index)
+        return image, np.array([label])
+
+
+def find_classes(data_dir: str | os.PathLike) -> dict[str, list[str]]:
+    """Class name -> sorted image names (relative to `data_dir`), one class for each folder that holds images.
+
+    A class folder may keep them under `images/`, as the COVID-19 Radiography Database does beside its `masks/`.
+    Raises `InputError` with fewer than two classes.
+    """
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder: name the folder that holds the class folders.")
+    classes = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        inner = folder / "images" if (folder / "images").is_dir() else folder
+        names = sorted(path.relative_to(root).as_posix() for path in inner.iterdir() if path.suffix.lower() in SUFFIXES)
+        if names:
+            classes[folder.name] = names
+    if len(classes) < 2:
+        raise InputError(f"{root} holds {len(classes)} folders of images, and two classes are the least: name the "
+                         "folder whose subfolders are the classes.")
+    return classes
+
+
+def split(classes: Mapping[str, Sequence[str]], patients: Mapping[str, str] | None = None,
+          seed: int = 0) -> dict[str, list[tuple[str, int]]]:
+    """Deal images to train, val and test, 7:2:1 in every class; all images of a patient go to the same one.
+
+    Args:
+        classes: class name -> image names.
+        patients: image name -> patient; an image that is not in it counts as a patient of its own.
+        seed: the same seed, names and patients always give the same lists, on every machine.
+
+    Returns: split -> sorted `(image name, class index)`.
+    """
+    groups: dict[str, list[tuple[str, int]]] = {}
+    for index, names in enumerate(classes.values()):
+        for name in names:
+            patient = (patients or {}).get(name) or f"file {name}"
+            groups.setdefault(patient, []).append((name, index))
+    order = sorted(groups)
+    np.random.default_rng(seed).shuffle(order)
+    order.sort(key=lambda patient: -len(groups[patient]))      # the large ones first, while there is room
+    sizes = np.array([len(names) for names in classes.values()], float)
+    wanted = np.outer(list(SPLITS.values()), sizes)
+    dealt = np.zeros_like(wanted)
+    result: dict[str, list[tuple[str, int]]] = {name: [] for name in SPLITS}
+    for patient in order:
+        counts = Counter(index for _, index in groups[patient])
+        # The split that lacks most images of the classes that this patient brings.
+        room = sum(count * (wanted - dealt)[:, index] for index, count in counts.items())
+        chosen = int(np.argmax(room))
+        for index, count in counts.items():
+            dealt[chosen, index] += count
+        result[list(SPLITS)[chosen]] += groups[patient]
+    return {name: sorted(items) for name, items in result.items()}
+
+
+def write_lists(lists: Mapping[str, Sequence[tuple[str, int]]], folder: str | os.PathLike) -> dict[str, Path]:
+    """Write each split as `NAME.txt` in the notebook's format; returns split -> path."""
+    paths = {}
+    for name, items in lists.items():
+        paths[name] = Path(folder, f"{name}.txt")
+        write_text(paths[name], "".join(f"{image} {label}\n" for image, label in items))
+    return paths
