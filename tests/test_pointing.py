@@ -12,7 +12,7 @@ from cxr.data.boxes import ExpertBox, Geometry, clip, coverage, read_boxes
 from cxr.data.images import read_image
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.evaluation.report import Picture, save_report
+from cxr.evaluation.report import Picture, printed, save_report
 from cxr.localisation.benchmark import (
     ALL,
     HELD_OUT,
@@ -27,7 +27,7 @@ from cxr.localisation.benchmark import (
 )
 from cxr.localisation.maps import Mapper, choose_methods, padded
 from cxr.localisation.report import localisation, to_keep
-from cxr.localisation.run import Evidence, printed
+from cxr.localisation.run import Evidence
 
 NAMES = phantom.CLASS_NAMES
 # 136 -> 128 -> the centre 112: the boxes are scaled, moved and cut.

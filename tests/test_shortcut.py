@@ -9,8 +9,7 @@ from cxr.data import phantom
 from cxr.data.images import read_image
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.evaluation.report import save_report
-from cxr.localisation.run import printed
+from cxr.evaluation.report import printed, save_report
 from cxr.localisation.shortcut import REGIONS, border, corners, look, regions, shares, shortcut_report
 
 PREPROCESS = Preprocess(resize=(100, 100), crop=None)

@@ -70,8 +70,9 @@ def main(args) -> None:
 
 def judge_checkpoint(recipe, args) -> None:
     from cxr.evaluation.predictions import write_predictions
+    from cxr.evaluation.report import printed
     from cxr.evaluation.sections import Case
-    from cxr.localisation.run import Evidence, printed
+    from cxr.localisation.run import Evidence
     from cxr.metrics.classification import evaluate, headline, scores_from_logits
     from cxr.metrics.thresholds import read_operating
     from cxr.models.recipe import restore

@@ -11,8 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
+from prettytable import PrettyTable
 
 from cxr.utils.files import write_json, write_text
 from cxr.visual.image_files import save_picture
@@ -177,3 +179,17 @@ _PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
+
+
+def printed(section: Section) -> str:
+    """A section for the terminal: its title, text, notes and tables."""
+    parts = [f"{section.title}\n{'-' * len(section.title)}"]
+    for block in section.blocks:
+        if isinstance(block, Table):
+            table = PrettyTable(block.header, align="r")
+            table.add_rows(block.rows)
+            table.align[block.header[0]] = "l"
+            parts.append(table.get_string())
+        elif isinstance(block, (str, Note)):
+            parts.append(fill(block if isinstance(block, str) else f"Note: {block.text}", 120))
+    return "\n".join(parts)

@@ -5,14 +5,11 @@ import argparse
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import fill
 
 import numpy as np
-from prettytable import PrettyTable
 
 from cxr.data.boxes import ExpertBox, read_boxes
 from cxr.errors import InputError
-from cxr.evaluation.report import Note, Section, Table
 from cxr.localisation.benchmark import gather, locate
 from cxr.localisation.maps import Mapper, choose_methods
 from cxr.localisation.report import Localisation, localisation, to_keep
@@ -93,17 +90,3 @@ def shortcuts(restored: Restored, dataset, patients: Patients, options: Options)
     seen = look(mapper, restored.preprocess, dataset.paths, classes, len(restored.class_names), options.batch_size,
                 options.workers)
     return shortcut_report(seen, restored.class_names, patients(dataset.names), mapper.titles)
-
-
-def printed(section: Section) -> str:
-    """A section for the terminal: its title, text, notes and tables."""
-    parts = [f"{section.title}\n{'-' * len(section.title)}"]
-    for block in section.blocks:
-        if isinstance(block, Table):
-            table = PrettyTable(block.header, align="r")
-            table.add_rows(block.rows)
-            table.align[block.header[0]] = "l"
-            parts.append(table.get_string())
-        elif isinstance(block, (str, Note)):
-            parts.append(fill(block if isinstance(block, str) else f"Note: {block.text}", 120))
-    return "\n".join(parts)
