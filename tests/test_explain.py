@@ -17,11 +17,10 @@ from cxr.explain.pipeline import (
     explain,
     older_files,
     output_paths,
-    remark,
     score_table,
     write_scores,
 )
-from cxr.metrics.thresholds import Operating
+from cxr.metrics.thresholds import Operating, remark
 from cxr.models.recipe import restore
 from cxr.visual.heatmaps import cam_montage
 from cxr.visual.image_files import save_picture

@@ -23,7 +23,7 @@ from cxr.errors import InputError, naming
 from cxr.explain.manifest import Subject, called, manifest, raw_maps
 from cxr.explain.secondary_capture import origin, secondary_capture
 from cxr.metrics.classification import scores_from_logits
-from cxr.metrics.thresholds import Operating
+from cxr.metrics.thresholds import Operating, remark
 from cxr.utils.distributed import gather, share, world
 from cxr.utils.files import replacing, write_csv, write_json
 from cxr.utils.parallel import default_workers, grouped, ordered_map
@@ -235,18 +235,6 @@ def _honest(view: np.ndarray, evidence: np.ndarray, shown: np.ndarray, names: Se
     return evidence_montage(view, [
         Evidence(cam, f"{names[k]} {scores[k] * 100:.1f} %", remark(class_names[k], scores[k], operating), decided[k])
         for k, cam in tiles], columns)
-
-
-def remark(class_name: str, score: float, operating: Operating | None) -> str:
-    """`threshold 21 %, 24x its prevalence`, as far as they are known."""
-    if operating is None:
-        return ""
-    limit, prevalence = (known.get(class_name, np.nan) for known in (operating.thresholds, operating.prevalence))
-    parts = [] if np.isnan(limit) else [f"threshold {limit * 100:.3g} %"]
-    if prevalence > 0:
-        ratio = score / prevalence
-        parts.append(f"{ratio:.{0 if ratio >= 10 else 1}f}x its prevalence")
-    return ", ".join(parts)
 
 
 def older_files(save_dir: Path, done: Explained) -> int:

@@ -146,3 +146,15 @@ def read_operating(ckpt: str | os.PathLike) -> Operating | None:
 
 def _damaged(path: Path, what: str) -> InputError:
     return InputError(f"{path} {what}; {_REMEDY}.")
+
+
+def remark(class_name: str, score: float, operating: Operating | None) -> str:
+    """`threshold 21 %, 24x its prevalence`, as far as they are known."""
+    if operating is None:
+        return ""
+    limit, prevalence = (known.get(class_name, np.nan) for known in (operating.thresholds, operating.prevalence))
+    parts = [] if np.isnan(limit) else [f"threshold {limit * 100:.3g} %"]
+    if prevalence > 0:
+        ratio = score / prevalence
+        parts.append(f"{ratio:.{0 if ratio >= 10 else 1}f}x its prevalence")
+    return ", ".join(parts)
