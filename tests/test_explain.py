@@ -10,16 +10,8 @@ from chexnet.recipe import CheXNetRecipe
 from cxr.cam import CAM
 from cxr.data.images import find_images, read_image
 from cxr.errors import InputError
-from cxr.explain.pipeline import (
-    Explained,
-    Exports,
-    choose_classes,
-    explain,
-    older_files,
-    output_paths,
-    score_table,
-    write_scores,
-)
+from cxr.explain.pipeline import Explained, Exports, choose_classes, explain, output_paths
+from cxr.explain.tables import older_files, score_table, write_scores
 from cxr.metrics.thresholds import Operating, remark
 from cxr.models.recipe import restore
 from cxr.visual.heatmaps import cam_montage

@@ -74,15 +74,8 @@ def main(args) -> int:
     from cxr.data.dataset import XrayDataset
     from cxr.data.images import find_images
     from cxr.errors import InputError
-    from cxr.explain.pipeline import (
-        Exports,
-        choose_classes,
-        explain,
-        faithfulness_table,
-        older_files,
-        score_table,
-        write_scores,
-    )
+    from cxr.explain.pipeline import Exports, choose_classes, explain
+    from cxr.explain.tables import faithfulness_table, older_files, score_table, write_scores
     from cxr.inference.predictor import EngineModel, Predictor, precision_cost
     from cxr.metrics.thresholds import read_operating
     from cxr.models.recipe import restore

@@ -9,15 +9,12 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
-from paddle.nn.functional import softmax
-from prettytable import PrettyTable
 
 from cxr.cam.base import BaseCAM
-from cxr.cam.faithfulness import evaluate, randomisation
 from cxr.cam.guided import GuidedBackprop, times, to_picture
 from cxr.cam.maths import rescale, upsample
 from cxr.data.boxes import Geometry
-from cxr.data.images import image_notes, is_dicom, read_bytes, read_file, read_image
+from cxr.data.images import image_notes, is_dicom, read_bytes, read_file
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError, naming
 from cxr.explain.manifest import Subject, called, manifest, raw_maps
@@ -25,7 +22,7 @@ from cxr.explain.secondary_capture import origin, secondary_capture
 from cxr.metrics.classification import scores_from_logits
 from cxr.metrics.thresholds import Operating, remark
 from cxr.utils.distributed import gather, share, world
-from cxr.utils.files import replacing, write_csv, write_json
+from cxr.utils.files import replacing, write_json
 from cxr.utils.parallel import default_workers, grouped, ordered_map
 from cxr.utils.progress import progress
 from cxr.visual.heatmaps import Evidence, cam_montage, caption, drawable_names, evidence_montage, montage
@@ -189,7 +186,7 @@ def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_name
             maps = method(x, targets=targets, **options)
             maps, raws = (one if one.ndim == 4 else one[:, None] for one in (maps, method.raw))
             scores = scores_from_logits(method.scores.numpy()[:, None], activation)
-            chosen = _chosen(method, scores)
+            chosen = chosen_classes(method, scores)
             products = times(guided(x, chosen), maps) if guided else [None] * len(batch)
             for image, *result in zip(batch, maps, raws, chosen, scores, products):
                 name = image.subject.name
@@ -237,13 +234,7 @@ def _honest(view: np.ndarray, evidence: np.ndarray, shown: np.ndarray, names: Se
         for k, cam in tiles], columns)
 
 
-def older_files(save_dir: Path, done: Explained) -> int:
-    """How many pictures of earlier runs lie in the folder, which the new scores.csv says nothing about."""
-    own = {path for picture in done.pictures.values() for path in (picture, guided_path(picture))}
-    return sum(path not in own for path in Path(save_dir).rglob("*.png"))
-
-
-def _chosen(method: BaseCAM, scores: np.ndarray) -> np.ndarray:
+def chosen_classes(method: BaseCAM, scores: np.ndarray) -> np.ndarray:
     """(B, n) classes of the last call; a method that asked for none (EigenCAM) is shown under the highest."""
     return scores.argmax(axis=1)[:, None] if method.classes is None else method.classes
 
@@ -255,73 +246,3 @@ def _readable(items, done: Explained) -> Iterator:
             done.failures.append(item)
         else:
             yield item
-
-
-def write_scores(path: Path, done: Explained, class_names: Sequence[str]) -> None:
-    """Write `scores.csv`: one row an image, the probability of every class."""
-    write_csv(path, ["image", *class_names],
-              ([name, *(f"{score:.7g}" for score in row)] for name, row in done.scores.items()))
-
-
-def score_table(done: Explained, class_names: Sequence[str], operating: Operating | None = None,
-                most: int = 20) -> str:
-    """The probabilities for people: all classes of a single image, the three highest of each of several.
-
-    With thresholds those at or above theirs carry a star, and a single image gets them in columns of their own.
-    """
-    limits = operating.thresholds if operating else {}
-
-    def score(row: np.ndarray, k: int) -> str:
-        star = "*" if row[k] >= limits.get(class_names[k], np.inf) else " " * bool(limits)
-        return f"{row[k] * 100:.2f} %{star}"
-
-    told = f"\n* at or above its threshold ({operating.rule}, {operating.fitted_on})" if limits else ""
-    if len(done.scores) == 1:
-        (name, row), = done.scores.items()
-        table = PrettyTable(["Class", name, *(["Threshold and prevalence"] if operating else [])], align="r")
-        for k in np.argsort(-row):
-            more = [remark(class_names[k], row[k], operating)] if operating else []
-            table.add_row([class_names[k], score(row, k), *more])
-        table.align["Class"] = table.align["Threshold and prevalence"] = "l"
-        return table.get_string() + told
-    places = min(3, len(class_names))
-    table = PrettyTable(["Image", *("Highest", "Second", "Third")[:places]], align="l")
-    for name, row in list(done.scores.items())[:most]:
-        table.add_row([name, *(f"{class_names[k]} {score(row, k)}" for k in np.argsort(-row)[:places])])
-    hidden = len(done.scores) - most
-    return table.get_string() + told + (f"\n... and {hidden} more images in scores.csv" if hidden > 0 else "")
-
-
-_MEASURES = (("deletion", "lower"), ("insertion", "higher"), ("average_drop", "lower"), ("increase", "higher"),
-             ("road", "higher"))
-
-
-def faithfulness_table(method: BaseCAM, model, preprocess: Preprocess, paths: Sequence[Path], batch_size: int = 8,
-                       steps: int = 20, seed: int = 0, **options) -> str:
-    """Do the maps show what the model used? `cxr.cam.faithfulness` for the highest class of every image.
-
-    Means over the images, beside those of random maps (7 x 7 noise, enlarged like a CAM), which is what a map
-    must beat; then how much of the first batch's maps survives as the weights are shuffled, layer group after
-    layer group from the output on. `forward` returns probabilities for a "sigmoid" model.
-    """
-    probability = softmax if model.activation == "softmax" else None
-    rng = np.random.default_rng(seed)
-    sums = {name: np.zeros((len(_MEASURES), 0)) for name in ("method", "random")}
-    cascade = []
-    for start in progress(range(0, len(paths), batch_size), desc="faithfulness", unit="batch"):
-        x = np.stack([preprocess(read_image(path)) for path in paths[start:start + batch_size]])
-        maps = method(x, **options)
-        classes = _chosen(method, method.scores.numpy())[:, 0]
-        noise = rescale(upsample(rng.random((len(x), 1, 7, 7), "float32"), x.shape[2:]))[:, 0]
-        for name, judged in (("method", maps), ("random", noise)):
-            result = evaluate(model, x, judged, classes, probability, steps=steps)
-            sums[name] = np.concatenate([sums[name], [result[measure] for measure, _ in _MEASURES]], axis=1)
-        if not cascade:
-            cascade = randomisation(model, lambda *call: method(*call, **options), x, classes, stages=4, seed=seed)
-    table = PrettyTable(["Measure", type(method).__name__, "Random map", "Better is"], align="r")
-    for index, (measure, better) in enumerate(_MEASURES):
-        table.add_row([measure, *(f"{sums[name][index].mean():.3f}" for name in ("method", "random")), better])
-    for layer, similarity in cascade:
-        table.add_row([f"similarity, shuffled to {layer or 'the input'}", f"{similarity.mean():.3f}", "", "near 0"])
-    table.align["Measure"] = table.align["Better is"] = "l"
-    return f"{table.get_string()}\n{len(paths)} images, the highest class of each."
