@@ -21,7 +21,7 @@ from cxr.evaluation.predictions import write_predictions
 from cxr.inference.predictor import Predictor, predict
 from cxr.localisation.measures import chance, hits
 from cxr.metrics.classification import evaluate, scores_from_logits
-from cxr.models.recipe import metadata
+from cxr.models.restore import metadata
 from cxr.training.resume import claim
 from cxr.training.trainer import Settings, fit
 from cxr.utils.files import write_csv

@@ -21,7 +21,7 @@ from covid_resnet.recipe import CovidResNetRecipe  # noqa: E402
 from cxr.cam import METHODS  # noqa: E402
 from cxr.cam.registry import METHOD_NAMES  # noqa: E402
 from cxr.data import phantom  # noqa: E402
-from cxr.models.recipe import restore  # noqa: E402
+from cxr.models.restore import restore  # noqa: E402
 from cxr.utils.files import replacing  # noqa: E402
 from cxr.visual import heatmaps, image_files  # noqa: E402
 

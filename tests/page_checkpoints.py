@@ -12,7 +12,8 @@ from chexnet.recipe import CheXNetRecipe
 from covid_resnet.recipe import CovidResNetRecipe
 from cxr.data import phantom
 from cxr.metrics.thresholds import Operating, write_operating
-from cxr.models.recipe import Recipe, metadata
+from cxr.models.recipe import Recipe
+from cxr.models.restore import metadata
 from cxr.weights import save_weights
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CheXNetRecipe(), CovidResNetRecipe())}

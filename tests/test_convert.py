@@ -17,7 +17,7 @@ from covid_resnet.resnet import ResNet
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
 from cxr.models.convert import convert, recognise, save
-from cxr.models.recipe import restore
+from cxr.models.restore import restore
 from cxr.weights import save_weights
 from cxr.weights.paddle_files import read_weights
 from cxr.weights.torch_files import read_torch, write_torch

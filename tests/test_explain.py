@@ -13,7 +13,7 @@ from cxr.errors import InputError
 from cxr.explain.pipeline import Explained, Exports, choose_classes, explain, output_paths
 from cxr.explain.tables import older_files, score_table, write_scores
 from cxr.metrics.thresholds import Operating, remark
-from cxr.models.recipe import restore
+from cxr.models.restore import restore
 from cxr.visual.heatmaps import cam_montage
 from cxr.visual.image_files import save_picture
 

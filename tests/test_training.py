@@ -15,7 +15,7 @@ from covid_resnet.recipe import CovidResNetRecipe
 from cxr.data.images import read_image
 from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
-from cxr.models.recipe import metadata, restore
+from cxr.models.restore import metadata, restore
 from cxr.training.trainer import Settings, fit
 from cxr.weights.paddle_files import read_weights
 

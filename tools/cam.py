@@ -78,7 +78,7 @@ def main(args) -> int:
     from cxr.explain.tables import faithfulness_table, older_files, score_table, write_scores
     from cxr.inference.predictor import EngineModel, Predictor, precision_cost
     from cxr.metrics.thresholds import read_operating
-    from cxr.models.recipe import restore
+    from cxr.models.restore import restore
     from cxr.utils import distributed
     from cxr.utils.files import sha256
     from cxr.weights.download import fetch_published

@@ -75,7 +75,7 @@ def judge_checkpoint(recipe, args) -> None:
     from cxr.localisation.run import Evidence
     from cxr.metrics.classification import evaluate, headline, scores_from_logits
     from cxr.metrics.thresholds import read_operating
-    from cxr.models.recipe import restore
+    from cxr.models.restore import restore
     from cxr.utils import distributed
 
     distributed.start()
@@ -153,7 +153,7 @@ def compare_predictions(recipe, args) -> None:
 def fit_thresholds(recipe, args) -> None:
     from cxr.metrics.classification import scores_from_logits
     from cxr.metrics.thresholds import fit_operating, operating_table, parse_rule, write_operating
-    from cxr.models.recipe import restore
+    from cxr.models.restore import restore
 
     parse_rule(args.fit)
     restored = restore(recipe, args.ckpt, recipe.preprocess, recipe.arch_of(args))

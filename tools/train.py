@@ -128,7 +128,7 @@ def train(recipe, args, saved) -> None:
     from cxr.data.transforms import Augment
     from cxr.device import chosen
     from cxr.evaluation.split_audit import concerns
-    from cxr.models.recipe import metadata
+    from cxr.models.restore import metadata
     from cxr.models.transfer import freeze_backbone, load_backbone, trainable
     from cxr.training.trainer import Settings, fit
     from cxr.utils import distributed

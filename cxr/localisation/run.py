@@ -14,7 +14,8 @@ from cxr.localisation.benchmark import gather, locate
 from cxr.localisation.maps import Mapper, choose_methods
 from cxr.localisation.report import Localisation, localisation, to_keep
 from cxr.localisation.shortcut import ShortcutReport, look, shortcut_report
-from cxr.models.recipe import Recipe, Restored
+from cxr.models.recipe import Recipe
+from cxr.models.restore import Restored
 
 Patients = Callable[[Sequence[str]], Sequence[str]]
 

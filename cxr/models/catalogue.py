@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cxr.errors import InputError
-from cxr.models.recipe import Recipe, restore
+from cxr.models.recipe import Recipe
+from cxr.models.restore import restore
 from cxr.utils.files import sha256
 
 SLOW_CHANNELS = 64                                   # what ScoreCAM may try for one image: a forward each

@@ -16,7 +16,8 @@ import numpy as np
 
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.models.recipe import Recipe, metadata
+from cxr.models.recipe import Recipe
+from cxr.models.restore import metadata
 from cxr.weights import save_weights
 from cxr.weights.paddle_files import check_state, read_weights
 from cxr.weights.torch_files import is_torch, read_torch, write_torch

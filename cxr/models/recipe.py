@@ -1,4 +1,4 @@
-"""What makes a model of this house: one small object for each, and the checkpoint that remembers it.
+"""What makes a model of this house: one small object for each.
 
 A new model is a new folder with a `recipe.py` whose `RECIPES` lists objects of this class; the commands in
 `tools/` find it there. Importing a recipe must stay quick: Paddle is imported inside the methods.
@@ -136,44 +136,3 @@ class Recipe:
         """Raise `InputError` that says where the published weights are to be had, if it is they that are missing."""
         if self.published and path == self.published and not path.exists():
             raise InputError(f"{path} does not exist: {self.published_source}, or name another file with --ckpt.")
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A model with its weights, and what it needs to know about its input and output."""
-    model: Any
-    class_names: tuple[str, ...]
-    preprocess: Preprocess
-    meta: dict
-
-
-def metadata(recipe: Recipe, arch: Mapping, class_names: Sequence[str], preprocess: Preprocess) -> dict:
-    """What travels with a checkpoint so that `restore` needs no flags."""
-    return {"recipe": recipe.name, "arch": dict(arch), "class_names": list(class_names),
-            "preprocess": preprocess.to_dict()}
-
-
-def restore(recipe: Recipe, ckpt: str | os.PathLike, fallback: Preprocess, arch: Mapping) -> Restored:
-    """Build the model of a checkpoint and load it, in eval mode.
-
-    Args:
-        ckpt: a checkpoint of ours, or a bare published file.
-        fallback: preprocessing for a file that carries none.
-        arch: options of `recipe.build` for a file that carries none (`recipe.arch_of`, or `recipe.arch`).
-
-    Raises `InputError` for a file that cannot be loaded or belongs to another recipe.
-    """
-    from cxr.weights.paddle_files import fill, read_weights
-
-    path = Path(ckpt)
-    recipe.check_checkpoint(path)
-    state, meta = read_weights(path)
-    if meta.get("recipe", recipe.name) != recipe.name:
-        raise InputError(f"{path} was trained as {meta['recipe']}, not {recipe.name}: call the command with "
-                         f"{meta['recipe']}.")
-    class_names = tuple(meta.get("class_names", recipe.class_names))
-    preprocess = Preprocess.from_dict(meta["preprocess"]) if "preprocess" in meta else fallback
-    model = recipe.build(len(class_names), **{**arch, **meta.get("arch", {})})
-    fill(model, state, path)
-    model.eval()
-    return Restored(model, class_names, preprocess, meta)

@@ -106,7 +106,7 @@ def fit(model, train_set, val_set, optimizer, scheduler, settings: Settings, met
         model: has `features`, `logits` and `activation`, and `classifier` if it is frozen.
         train_set, val_set: see `cxr.data.dataset.XrayDataset`.
         optimizer, scheduler: from Paddle; the scheduler is stepped once a step.
-        meta: stored in every checkpoint (`cxr.models.recipe.metadata`).
+        meta: stored in every checkpoint (`cxr.models.restore.metadata`).
         saved: what `cxr.training.resume.claim` gave, to go on from; the weights then end as if never interrupted.
         identity: what else makes a run the same one, for example its flags; `saved` must agree with it.
 
