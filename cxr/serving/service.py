@@ -21,9 +21,10 @@ from cxr.device import apply, chosen, use
 from cxr.errors import naming
 from cxr.explain.manifest import BOX_THRESHOLD, Subject, manifest
 from cxr.metrics.thresholds import Operating
-from cxr.models.catalogue import Catalogue, Checkpoint, Loaded
+from cxr.models.catalogue import Catalogue, Checkpoint
 from cxr.models.recipe import Recipe
 from cxr.serving.job_queue import Desk
+from cxr.serving.loaded_model import Loaded
 from cxr.serving.uploads import MAX_BYTES, MAX_PIXELS, read_upload
 from cxr.visual.image_files import shrink
 
