@@ -23,7 +23,8 @@ from cxr.localisation.measures import chance, hits
 from cxr.metrics.classification import evaluate, scores_from_logits
 from cxr.models.restore import metadata
 from cxr.training.resume import claim
-from cxr.training.trainer import Settings, fit
+from cxr.training.settings import Settings
+from cxr.training.trainer import fit
 from cxr.utils.files import write_csv
 from cxr.utils.progress import progress
 from cxr.visual import heatmaps, image_files

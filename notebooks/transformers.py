@@ -28,7 +28,8 @@ from cxr.data.boxes import scale_box  # noqa: E402
 from cxr.data.lists import read_patients  # noqa: E402
 from cxr.data.transforms import Preprocess  # noqa: E402
 from cxr.localisation.measures import chance, hits  # noqa: E402
-from cxr.training.trainer import Settings, fit  # noqa: E402
+from cxr.training.settings import Settings  # noqa: E402
+from cxr.training.trainer import fit  # noqa: E402
 from cxr.visual import heatmaps, image_files  # noqa: E402
 
 # network: (side of its input, target layer, what turns its tokens into a map)

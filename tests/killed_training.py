@@ -13,7 +13,8 @@ paddle = load_paddle()
 
 from covid_resnet.resnet import ResNet  # noqa: E402
 from covid_resnet.schedule import CosineWarmup  # noqa: E402
-from cxr.training.trainer import Settings, fit  # noqa: E402
+from cxr.training.settings import Settings  # noqa: E402
+from cxr.training.trainer import fit  # noqa: E402
 
 EPOCHS, BATCH_SIZE, IMAGES = 2, 4, 24
 preprocess = Preprocess(resize=(64, 64), crop=None)

@@ -16,7 +16,8 @@ from cxr.data.images import read_image
 from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
 from cxr.models.restore import metadata, restore
-from cxr.training.trainer import Settings, fit
+from cxr.training.settings import Settings
+from cxr.training.trainer import fit
 from cxr.weights.paddle_files import read_weights
 
 

@@ -9,8 +9,9 @@ from chexnet.model import CheXNet
 from covid_resnet import ResNet
 from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
-from cxr.models import transfer
-from cxr.models.transfer import embed, freeze_backbone, is_frozen, load_backbone, train_mode
+from cxr.models.transfer import freeze_backbone, is_frozen, load_backbone, train_mode
+from cxr.training import frozen_features
+from cxr.training.frozen_features import embed
 from cxr.weights import save_weights
 
 
@@ -64,7 +65,7 @@ def test_embeddings_are_what_the_classifier_gets(tmp_path):
     data.transform = TINY
     kept = embed(model, data, 8, 0)
     assert kept.vectors.shape == (20, 32, 1, 1) and np.array_equal(kept.targets[:, 0], data.labels)
-    logits = transfer.Head(model).logits(paddle.to_tensor(kept.vectors))
+    logits = frozen_features.Head(model).logits(paddle.to_tensor(kept.vectors))
     assert np.allclose(logits.numpy(), model(paddle.to_tensor(np.stack([data[i][0] for i in range(20)]))).numpy(),
                        atol=1e-6)
     model.second.bias.set_value(paddle.full([16], float("inf")))

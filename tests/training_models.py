@@ -9,7 +9,8 @@ from cxr.data.dataset import XrayDataset
 from cxr.data.transforms import Preprocess
 from cxr.models.transfer import freeze_backbone, trainable
 from cxr.training.resume import claim
-from cxr.training.trainer import Settings, fit
+from cxr.training.settings import Settings
+from cxr.training.trainer import fit
 from cxr.visual.image_files import save_picture
 from cxr.weights.paddle_files import read_weights
 

@@ -130,7 +130,8 @@ def train(recipe, args, saved) -> None:
     from cxr.evaluation.split_audit import concerns
     from cxr.models.restore import metadata
     from cxr.models.transfer import freeze_backbone, load_backbone, trainable
-    from cxr.training.trainer import Settings, fit
+    from cxr.training.settings import Settings
+    from cxr.training.trainer import fit
     from cxr.utils import distributed
     from cxr.weights import load_weights
 

@@ -19,11 +19,13 @@ from cxr.device.guards import check_loss, check_share
 from cxr.errors import InputError
 from cxr.inference.predictor import Predictor, predict
 from cxr.metrics.classification import Report, evaluate, headline
-from cxr.models.transfer import Head, embed, is_frozen, running_statistics, train_mode, trainable
+from cxr.models.transfer import is_frozen, running_statistics, train_mode, trainable
 from cxr.training import resume
+from cxr.training.frozen_features import Head, embed
 from cxr.training.history import History, VisualLog
 from cxr.training.interrupts import Interrupts
 from cxr.training.losses import Loss, balanced_weights, epoch_order, hits, image_weights
+from cxr.training.settings import Settings
 from cxr.utils.distributed import gather, rank, reduce_step, same_start, share, world
 from cxr.utils.parallel import batches, default_workers
 from cxr.utils.progress import progress
@@ -32,54 +34,6 @@ from cxr.weights import load_weights, save_weights
 _TRACE_EVERY = 10                                # steps between two points of the training curves, as published
 _SAVE_EVERY = 10.0                               # minutes
 _SHARE = 0.01                                    # of the time that checkpoints may take
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train.
-
-    Args:
-        save_dir: folder of `best.pdparams`, `last.pdparams`, `history.csv`, `curves.png` and the checkpoint.
-        epochs, batch_size: images at once in each process; the last batch of an epoch may be short.
-        monitor: figure of `cxr.metrics.classification.Report.values` that the best checkpoint is chosen by, higher is
-            better.
-        patience: stop after so many epochs without a better one; None never stops early.
-        max_steps: end after so many steps in all, for trying things out; None trains all epochs.
-        seed: of the order of the images, of their augmentation, and of dropout.
-        workers: threads that read images; None takes one for each core, 8 at most.
-        accumulate: batches a step; the gradient is that of one batch of `accumulate * batch_size` images.
-        save_every: minutes between checkpoints, 0 for one a step; None takes ten, or more where writing would
-            otherwise take over 1 % of the time. There is one at the end of every epoch in any case.
-        label_smoothing, class_weights, balanced_sampling: see `cxr.training.losses`; the latter two are "balanced" or
-            off.
-        amp: mixed precision: float16 where that is safe (O1), with loss scaling. On GPUs alone.
-        visualdl: also write figures for VisualDL, into `visualdl` below `save_dir`.
-        tables: print the table of all classes below the line of every epoch.
-    """
-    save_dir: Path
-    epochs: int
-    batch_size: int
-    monitor: str
-    patience: int | None = None
-    max_steps: int | None = None
-    seed: int = 0
-    workers: int | None = None
-    accumulate: int = 1
-    save_every: float | None = None
-    label_smoothing: float = 0.0
-    class_weights: bool = False
-    balanced_sampling: bool = False
-    amp: bool = False
-    visualdl: bool = False
-    tables: bool = True
-
-    @property
-    def step_size(self) -> int:
-        """Images a step, over all processes."""
-        return self.batch_size * self.accumulate * world()
-
-    def steps_per_epoch(self, images: int) -> int:
-        return -(-images // self.step_size)
 
 
 @dataclass
