@@ -25,6 +25,7 @@ import numpy as np
 
 from cxr.errors import InputError
 from cxr.utils.files import replacing
+from cxr.weights.unpickling import Noted, PlainDict
 
 META_KEY = "cxr.meta"
 _PADDLE_NAMES = "StructuredToParameterName@@"      # Paddle's own table of variable names
@@ -32,41 +33,20 @@ _PADDLE_SPLIT = "UnpackBigParamInfor@@"            # arrays of over 1 GiB, cut i
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "params")
 
 
-class _Noted:
-    """A call that a pickle asks for to build an array or a part of one, written down and not made.
-
-    NumPy itself would obey a hostile file: `ndarray` makes an array of Python objects out of any bytes, and whoever
-    then looks at one of them follows an address that the file chose.
-    """
-
-    def __init__(self, what: str, *arguments):
-        self.what, self.arguments, self.state = what, arguments, None
-
-    def __setstate__(self, state):
-        self.state = state
-
-
-class _Dict(dict):
-    """For `OrderedDict`, whose attributes (PyTorch's `_metadata`) are dropped."""
-
-    def __setstate__(self, state):
-        pass
-
-
 # What pickle may look up in a file, and what it gets: exactly what arrays and dictionaries are rebuilt from.
 _ADMITTED = {
-    ("collections", "OrderedDict"): _Dict,
-    ("_codecs", "encode"): partial(_Noted, "encode"),              # protocols below 3 write bytes as text
+    ("collections", "OrderedDict"): PlainDict,
+    ("_codecs", "encode"): partial(Noted, "encode"),               # protocols below 3 write bytes as text
     ("__builtin__", "bytes"): lambda: b"",                         # and none at all like this
-    ("numpy", "ndarray"): partial(_Noted, "ndarray"),
-    ("numpy", "dtype"): partial(_Noted, "dtype"),
+    ("numpy", "ndarray"): partial(Noted, "ndarray"),
+    ("numpy", "dtype"): partial(Noted, "dtype"),
     ("builtins", "tuple"): tuple,                                  # Paddle wraps nested tensors as (name, array)
     ("__builtin__", "tuple"): tuple,
 }
 for _core in ("numpy.core", "numpy._core"):                        # NumPy 1 and 2
-    _ADMITTED[_core + ".multiarray", "_reconstruct"] = partial(_Noted, "_reconstruct")
-    _ADMITTED[_core + ".multiarray", "scalar"] = partial(_Noted, "scalar")
-    _ADMITTED[_core + ".numeric", "_frombuffer"] = partial(_Noted, "_frombuffer")      # protocol 5
+    _ADMITTED[_core + ".multiarray", "_reconstruct"] = partial(Noted, "_reconstruct")
+    _ADMITTED[_core + ".multiarray", "scalar"] = partial(Noted, "scalar")
+    _ADMITTED[_core + ".numeric", "_frombuffer"] = partial(Noted, "_frombuffer")      # protocol 5
 
 TORCH_ZIP = b"PK\x03\x04"
 TORCH_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."       # what PyTorch's files before 1.6 begin with
@@ -89,7 +69,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         return partial(_ADMITTED[module, name])
 
 
-def _array(noted: _Noted) -> np.ndarray:
+def _array(noted: Noted) -> np.ndarray:
     """The array that a pickle described. Fails with nearly any exception where the description is odd."""
     if noted.what == "_reconstruct":
         _, shape, dtype, fortran, data = noted.state
@@ -109,7 +89,7 @@ def _array(noted: _Noted) -> np.ndarray:
 
 
 def _bytes(data: object) -> object:
-    if isinstance(data, _Noted):
+    if isinstance(data, Noted):
         data, encoding = data.arguments
         if encoding != "latin1":
             raise TypeError(f"bytes written as {encoding}")
@@ -177,7 +157,7 @@ def _as_state(path: Path, content: object) -> tuple[dict[str, np.ndarray], dict]
             value = value[1]
         if not isinstance(key, str):
             raise InputError(f"{path} names a weight by a {type(key).__name__}, not by text: save model.state_dict().")
-        if not isinstance(value, _Noted):
+        if not isinstance(value, Noted):
             raise InputError(f"{path} holds {type(value).__name__} under '{key}', not an array of numbers: "
                              "save model.state_dict() alone.")
         try:

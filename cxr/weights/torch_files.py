@@ -24,6 +24,7 @@ import numpy as np
 from cxr.errors import InputError
 from cxr.utils.files import replacing
 from cxr.weights.paddle_files import TORCH_LEGACY, TORCH_ZIP, one_sentence, read_meta, strip_module, unwrap
+from cxr.weights.unpickling import Noted, PlainDict
 
 # Pickles of a model and its optimizer stay below 1 MiB; a hostile one makes objects of some 200 bytes from each byte.
 _LONGEST_PICKLE = 4 << 20
@@ -59,23 +60,6 @@ class _Storage(NamedTuple):
     count: int
 
 
-class _Noted:
-    """A call that a pickle asks for, written down and not made."""
-
-    def __init__(self, name: str, *arguments):
-        self.name, self.arguments = name, arguments
-
-    def __setstate__(self, state):
-        pass
-
-
-class _Dict(dict):
-    """For `OrderedDict`, whose attributes (`_metadata`) are dropped."""
-
-    def __setstate__(self, state):
-        pass
-
-
 class _Name:
     """What a pickle gets when it looks up a name: calling it notes the call; it takes no attributes."""
     __slots__ = ("call",)
@@ -104,7 +88,7 @@ class _Unpickler(pickle._Unpickler):
         if module in ("torch", "torch.cuda") and name in _DTYPES:
             return _Kind(name)
         if full in (*_TENSOR, _PARAMETER, *_HARMLESS):
-            return _Name(partial(_Noted, full))
+            return _Name(partial(Noted, full))
         raise InputError(f"it asks for {full}, which no file of weights needs and which could run code; do not open it "
                          "with torch.load either, and ask for a file of model.state_dict()")
 
@@ -112,7 +96,7 @@ class _Unpickler(pickle._Unpickler):
         self._room -= len(pairs)
         if self._room < 0:
             raise ValueError("dictionaries are copied over and over")
-        return _Dict(pairs)
+        return PlainDict(pairs)
 
     def persistent_load(self, pid: tuple) -> _Storage:
         what, kind, key, _, count, *view = pid
@@ -272,9 +256,9 @@ def _arrays(content: Mapping, source, size: int) -> dict[str, np.ndarray]:
     for key, value in content.items():
         if not isinstance(key, str):
             raise InputError(f"it names a weight by a {type(key).__name__}, not by text: save model.state_dict()")
-        while isinstance(value, _Noted) and value.name == _PARAMETER:
+        while isinstance(value, Noted) and value.what == _PARAMETER:
             value = value.arguments[0]
-        if not isinstance(value, _Noted) or value.name not in _TENSOR:
+        if not isinstance(value, Noted) or value.what not in _TENSOR:
             raise InputError(f"it holds no tensor under '{key[:80]}': save model.state_dict() alone")
         storage, offset, shape, strides = value.arguments[:4]
         if storage.key != kept[0]:

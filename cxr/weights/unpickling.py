@@ -1,0 +1,23 @@
+"""What all readers of pickled checkpoints share: requests that are noted instead of obeyed."""
+from __future__ import annotations
+
+
+class Noted:
+    """A call that a pickle asks for to build an array or a part of one, written down and not made.
+
+    NumPy itself would obey a hostile file: `ndarray` makes an array of Python objects out of any bytes, and whoever
+    then looks at one of them follows an address that the file chose.
+    """
+
+    def __init__(self, what: str, *arguments):
+        self.what, self.arguments, self.state = what, arguments, None
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+class PlainDict(dict):
+    """For `OrderedDict`, whose attributes (PyTorch's `_metadata`) are dropped."""
+
+    def __setstate__(self, state):
+        pass
