@@ -3,19 +3,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from covid_resnet.labels import CLASS_NAMES
-from covid_resnet.lists import read_labels
-from cxr.data.dataset import XrayDataset
+from cxr.data.class_folders import ListedDataset
 from cxr.data.images import read_image
-from cxr.data.lists import require_files
 from cxr.errors import InputError
 
 
-class CovidDataset(XrayDataset):
+class CovidDataset(ListedDataset):
     """X-rays with one class each, from a list of `FOLDER/NAME.png INDEX` lines.
 
     Args:
@@ -31,26 +28,10 @@ class CovidDataset(XrayDataset):
 
     def __init__(self, base_dir: str | os.PathLike, label_path: str | os.PathLike, transform: Callable | None = None,
                  class_names: Sequence[str] = CLASS_NAMES, seed: int = 0):
-        listed = read_labels(label_path, class_names)
-        require_files(base_dir, listed.names, listed.numbers, label_path)
-        super().__init__(base_dir, listed.names, listed.labels, class_names, transform, seed)
-        self.list_file = Path(label_path)
+        super().__init__(base_dir, label_path, class_names, transform, seed)
 
     def picture(self, index: int) -> np.ndarray:
         return super().picture(index).astype("float32")
-
-    def __getitem__(self, index: int):
-        image, label = super().__getitem__(index)
-        return image, np.array([label])
-
-
-def check_folders(dataset: CovidDataset, label_path: str | os.PathLike) -> None:
-    """Raise `InputError` where a list puts an image of one class folder under another class's index."""
-    for name, label in zip(dataset.names, dataset.labels):
-        folder = name.split("/")[0]
-        if folder in dataset.class_names and folder != dataset.class_names[label]:
-            raise InputError(f"{label_path} gives {name} the index {label}, which is {dataset.class_names[label]}: "
-                             f"number the classes in the order {', '.join(dataset.class_names)}.")
 
 
 def get_mean_std(img_paths: Iterable[str | os.PathLike]) -> tuple[np.ndarray, np.ndarray]:

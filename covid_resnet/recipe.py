@@ -1,20 +1,17 @@
 """The COVID ResNet as published: ResNet50, Momentum with warm-up and cosine, Grad-CAM of the last block."""
 from __future__ import annotations
 
-from pathlib import Path
-
 from covid_resnet.labels import CHINESE, CLASS_NAMES
 from covid_resnet.pneumonia import PneumoniaRecipe
 from covid_resnet.published import PUBLISHED_FIGURES
 from covid_resnet.resnet_recipe import ResNetRecipe
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
+from cxr.models.class_folder_recipe import ClassFolderRecipe
 from cxr.models.recipe import Defaults
 
-_LISTS = ("train.txt", "val.txt", "test.txt")
 
-
-class CovidResNetRecipe(ResNetRecipe):
+class CovidResNetRecipe(ResNetRecipe, ClassFolderRecipe):
     name = "covid_resnet"
     summary = "ResNet 18-152 on class folders, Momentum + CosineWarmup, Grad-CAM (COVID notebook)"
     class_names = CLASS_NAMES
@@ -26,109 +23,17 @@ class CovidResNetRecipe(ResNetRecipe):
     preprocess = Preprocess(resize=(224, 224), crop=None, scale=1.0, mean=(129.90909919,) * 3, std=(59.0183735,) * 3,
                             antialias=False)
     cam_preprocess = preprocess
-    method = "gradcam"
-    classes = "top"
-    monitor = "accuracy"
-    patience = None
     defaults = Defaults(epoch=50, batch_size=50, learning_rate=0.01)
-    published = None
-    published_source = ""
+
+    def listed(self, data_dir, label_list, class_names, seed=0):
+        from covid_resnet.data import CovidDataset
+        return CovidDataset(data_dir, label_list, class_names=class_names, seed=seed)
 
     def add_train_arguments(self, parser) -> None:
-        parser.add_argument("--data_dir", required=True,
-                            help="folder with one subfolder of images for each class, such as COVID/ and Normal/")
-        parser.add_argument("--train_list", help="lines of `FOLDER/NAME INDEX` (default: train.txt in data_dir if it "
-                                                 "is there, otherwise a 7:2:1 split is made and kept in save_dir)")
-        parser.add_argument("--val_list", help="likewise val.txt")
-        parser.add_argument("--patients", metavar="CSV",
-                            help="table with the columns `file` and `patient`, so that no patient is in two splits "
-                                 "(default: sources.csv in data_dir if it is there)")
+        super().add_train_arguments(parser)
         parser.add_argument("--warmup_epochs", type=float, metavar="N",
                             help="epochs over which the learning rate rises from 0 (default: a tenth of the run and at "
                                  "most 5, as in the 50 epochs published)")
-
-    def add_test_arguments(self, parser) -> None:
-        parser.add_argument("--data_dir", help="folder that the names in the list are relative to")
-        parser.add_argument("--test_list", help="lines of `FOLDER/NAME INDEX` (default: test.txt beside the "
-                                                "checkpoint, where `train` put it, or in data_dir)")
-        parser.add_argument("--val_list", help="the same for --fit (default: likewise val.txt)")
-        parser.add_argument("--patients", metavar="CSV",
-                            help="table with the columns `file` and `patient` (default: sources.csv in data_dir if it "
-                                 "is there; otherwise every image counts as a patient)")
-
-    def train_sets(self, args) -> tuple:
-        from covid_resnet import data
-        train_list, val_list, class_names = self._lists(args)
-        sets = (data.CovidDataset(args.data_dir, train_list, class_names=class_names, seed=args.seed),
-                data.CovidDataset(args.data_dir, val_list, class_names=class_names))
-        for path, own in zip((train_list, val_list), sets):
-            data.check_folders(own, path)
-        return sets
-
-    def _lists(self, args) -> tuple:
-        """Paths of the training and validation lists, made where there are none, and the class names."""
-        from cxr.data import class_folders
-        from cxr.data.lists import read_patients
-        if bool(args.train_list) != bool(args.val_list):
-            raise InputError("--train_list and --val_list go together: give both or neither.")
-        classes = class_folders.find_classes(args.data_dir)
-        in_place = [Path(args.data_dir, name) for name in _LISTS]
-        if args.train_list or all(path.exists() for path in in_place):
-            # The test list of an earlier split must not be taken for that of this training.
-            Path(args.save_dir, "test.txt").unlink(missing_ok=True)
-            given = (args.train_list, args.val_list) if args.train_list else in_place[:2]
-            return *given, tuple(classes)
-        own = [Path(args.save_dir, name) for name in _LISTS]
-        if args.resume and all(path.exists() for path in own):
-            return *own[:2], tuple(classes)        # images that came into the folder since do not count
-        table = Path(args.patients) if args.patients else Path(args.data_dir, "sources.csv")
-        patients = read_patients(table) if args.patients or table.exists() else None
-        names = [name for own in classes.values() for name in own]
-        unknown = sum(name not in patients for name in names) if patients is not None else 0
-        if patients is not None and unknown == len(names):
-            raise InputError(f"{table} knows the patient of none of the images: its column `file` must hold names like "
-                             f"{names[0]}.")
-        if unknown:
-            print(f"Note: {table} does not know the patient of {unknown} of {len(names)} images; each counts as its "
-                  "own.")
-        if patients is None:
-            print("Note: no table of patients, so images of one patient may fall into training and test alike, which "
-                  "flatters the result; give one with --patients.")
-        lists = class_folders.split(classes, patients, args.seed)
-        paths = class_folders.write_lists(lists, args.save_dir)
-        print("Split " + ", ".join(f"{name} {len(items)}" for name, items in lists.items())
-              + f" images of {len(classes)} classes, by {'patient' if patients else 'image'}, into {args.save_dir}.")
-        return paths["train"], paths["val"], tuple(classes)
-
-    def test_set(self, args, class_names, ckpt):
-        return self._listed(args, args.test_list, "test", class_names, ckpt)
-
-    def val_set(self, args, class_names, ckpt):
-        return self._listed(args, args.val_list, "val", class_names, ckpt)
-
-    def _listed(self, args, given: str | None, part: str, class_names, ckpt):
-        """The set of a list that was given, or that `train` made."""
-        from covid_resnet import data
-        if not args.data_dir:
-            raise InputError("--data_dir is needed: name the folder that the names in the list are relative to.")
-        if not given:
-            places = [Path(ckpt).parent / f"{part}.txt", Path(args.data_dir, f"{part}.txt")]
-            given = next((path for path in places if path.exists()), None)
-            if given is None:
-                raise InputError(f"neither {places[0]} nor {places[1]} exists: name the list with --{part}_list.")
-        return data.CovidDataset(args.data_dir, given, class_names=class_names)
-
-    def patients(self, args, names):
-        from cxr.data.lists import read_patients
-        table = args.patients or (args.data_dir and Path(args.data_dir, "sources.csv"))
-        if not table or not (args.patients or table.exists()):
-            return list(names)
-        known = read_patients(table)
-        if not any(name in known for name in names):
-            raise InputError(f"{table} knows the patient of none of the images: its column `file` must hold names like "
-                             f"{names[0]}.")
-        # A name cannot be mistaken for a patient: it has a folder before it.
-        return [known.get(name) or name for name in names]
 
     def optimizer(self, args, parameters, steps_per_epoch: int) -> tuple:
         from paddle.optimizer import Momentum
@@ -140,7 +45,7 @@ class CovidResNetRecipe(ResNetRecipe):
         scheduler = CosineWarmup(args.learning_rate, steps_per_epoch, args.epoch, warmup)
         return Momentum(scheduler, parameters=parameters), scheduler
 
-    def augment(self, preprocess: Preprocess) -> Preprocess:
+    def augment(self, preprocess):
         return preprocess                          # the notebook trains on the images as they are
 
 

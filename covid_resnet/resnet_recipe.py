@@ -23,5 +23,5 @@ class ResNetRecipe(Recipe):
         return model.last_block
 
     def read_labels(self, path, class_names):
-        from covid_resnet.lists import read_labels
+        from cxr.data.class_folders import read_labels
         return read_labels(path, class_names)

@@ -1,4 +1,4 @@
-"""Data sets with one folder for each class, and their 7:2:1 split by patients."""
+"""X-rays with one class each: in a folder for each class, or in lists, and the 7:2:1 split by patients."""
 from __future__ import annotations
 
 import os
@@ -10,10 +10,36 @@ import numpy as np
 
 from cxr.data.dataset import XrayDataset
 from cxr.data.images import SUFFIXES
+from cxr.data.lists import LabelList, read_list, require_files
 from cxr.errors import InputError
 from cxr.utils.files import write_text
 
 SPLITS = {"train": 0.7, "val": 0.2, "test": 0.1}
+
+
+class ListedDataset(XrayDataset):
+    """X-rays with one class each, from a list of `FOLDER/NAME.png INDEX` lines.
+
+    Args:
+        base_dir: folder that the names in the list are relative to.
+        label_path: the list. A line without an index, an index outside the classes, or a missing image raises
+            `InputError` with the line number. Names may contain spaces.
+        class_names: what the indices stand for.
+        transform: called on (H, W, 3) uint8 RGB.
+
+    Items are `(image, label)` with label (1,) int64; `.labels` is (N,) int64.
+    """
+
+    def __init__(self, base_dir: str | os.PathLike, label_path: str | os.PathLike, class_names: Sequence[str],
+                 transform: Callable | None = None, seed: int = 0):
+        listed = read_labels(label_path, class_names)
+        require_files(base_dir, listed.names, listed.numbers, label_path)
+        super().__init__(base_dir, listed.names, listed.labels, class_names, transform, seed)
+        self.list_file = Path(label_path)
+
+    def __getitem__(self, index: int):
+        image, label = super().__getitem__(index)
+        return image, np.array([label])
 
 
 class FolderDataset(XrayDataset):
@@ -106,3 +132,35 @@ def write_lists(lists: Mapping[str, Sequence[tuple[str, int]]], folder: str | os
         paths[name] = Path(folder, f"{name}.txt")
         write_text(paths[name], "".join(f"{image} {label}\n" for image, label in items))
     return paths
+
+
+def read_labels(path: str | os.PathLike, class_names: Sequence[str]) -> LabelList:
+    """Read a list; labels are (N,) int64 indices of `class_names`. Names may contain spaces.
+
+    A line without an index, an index outside the classes, or a repeated image raises `InputError` with the line
+    number.
+    """
+    names, numbers, labels = [], [], []
+    seen: dict[str, int] = {}
+    for number, line in read_list(path):
+        name, _, label = line.rpartition(" ")
+        if not name or not label.isdigit() or int(label) >= len(class_names):
+            raise InputError(f"{path}, line {number}: '{line[-60:]}' is not `FOLDER/NAME INDEX` with an "
+                             f"index from 0 to {len(class_names) - 1}: correct the line.")
+        if name in seen:
+            raise InputError(f"{path}, line {number}: {name} is listed already in line {seen[name]}: remove one of "
+                             "them.")
+        seen[name] = number
+        names.append(name)
+        numbers.append(number)
+        labels.append(int(label))
+    return LabelList(names, numbers, np.array(labels, "int64"))
+
+
+def check_folders(dataset: ListedDataset, label_path: str | os.PathLike) -> None:
+    """Raise `InputError` where a list puts an image of one class folder under another class's index."""
+    for name, label in zip(dataset.names, dataset.labels):
+        folder = name.split("/")[0]
+        if folder in dataset.class_names and folder != dataset.class_names[label]:
+            raise InputError(f"{label_path} gives {name} the index {label}, which is {dataset.class_names[label]}: "
+                             f"number the classes in the order {', '.join(dataset.class_names)}.")

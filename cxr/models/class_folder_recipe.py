@@ -1,0 +1,142 @@
+"""A recipe for X-rays in class folders: lists, the 7:2:1 split, and patients. A subclass brings the model."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cxr.data.transforms import Preprocess
+from cxr.errors import InputError
+from cxr.models.recipe import Defaults, Recipe
+
+_LISTS = ("train.txt", "val.txt", "test.txt")
+
+
+class ClassFolderRecipe(Recipe):
+    """Data with one folder of images for each class, exclusive classes, Adam whose rate falls along a cosine.
+
+    A subclass names itself and builds the model (`name`, `summary`, `class_names`, `arch`, `build`, `layer`,
+    `add_arch_arguments`); everything else may stay as it is here.
+    """
+
+    activation = "softmax"
+    preprocess = Preprocess(resize=(224, 224), crop=None)
+    cam_preprocess = preprocess
+    method = "gradcam"
+    classes = "top"
+    monitor = "accuracy"
+    patience = None
+    defaults = Defaults(epoch=10, batch_size=32, learning_rate=0.001)
+    published = None
+    published_source = ""
+
+    def listed(self, data_dir: str | os.PathLike, label_list: str | os.PathLike, class_names: Sequence[str],
+               seed: int = 0):
+        """The data set of a list, transform not yet set."""
+        from cxr.data.class_folders import ListedDataset
+        return ListedDataset(data_dir, label_list, class_names, seed=seed)
+
+    def read_labels(self, path, class_names):
+        from cxr.data.class_folders import read_labels
+        return read_labels(path, class_names)
+
+    def add_train_arguments(self, parser) -> None:
+        parser.add_argument("--data_dir", required=True,
+                            help="folder with one subfolder of images for each class, such as COVID/ and Normal/")
+        parser.add_argument("--train_list", help="lines of `FOLDER/NAME INDEX` (default: train.txt in data_dir if it "
+                                                 "is there, otherwise a 7:2:1 split is made and kept in save_dir)")
+        parser.add_argument("--val_list", help="likewise val.txt")
+        parser.add_argument("--patients", metavar="CSV",
+                            help="table with the columns `file` and `patient`, so that no patient is in two splits "
+                                 "(default: sources.csv in data_dir if it is there)")
+
+    def add_test_arguments(self, parser) -> None:
+        parser.add_argument("--data_dir", help="folder that the names in the list are relative to")
+        parser.add_argument("--test_list", help="lines of `FOLDER/NAME INDEX` (default: test.txt beside the "
+                                                "checkpoint, where `train` put it, or in data_dir)")
+        parser.add_argument("--val_list", help="the same for --fit (default: likewise val.txt)")
+        parser.add_argument("--patients", metavar="CSV",
+                            help="table with the columns `file` and `patient` (default: sources.csv in data_dir if it "
+                                 "is there; otherwise every image counts as a patient)")
+
+    def train_sets(self, args) -> tuple:
+        from cxr.data.class_folders import check_folders
+        train_list, val_list, class_names = self._lists(args)
+        sets = (self.listed(args.data_dir, train_list, class_names, args.seed),
+                self.listed(args.data_dir, val_list, class_names))
+        for path, own in zip((train_list, val_list), sets):
+            check_folders(own, path)
+        return sets
+
+    def _lists(self, args) -> tuple:
+        """Paths of the training and validation lists, made where there are none, and the class names."""
+        from cxr.data import class_folders
+        from cxr.data.lists import read_patients
+        if bool(args.train_list) != bool(args.val_list):
+            raise InputError("--train_list and --val_list go together: give both or neither.")
+        classes = class_folders.find_classes(args.data_dir)
+        in_place = [Path(args.data_dir, name) for name in _LISTS]
+        if args.train_list or all(path.exists() for path in in_place):
+            # The test list of an earlier split must not be taken for that of this training.
+            Path(args.save_dir, "test.txt").unlink(missing_ok=True)
+            given = (args.train_list, args.val_list) if args.train_list else in_place[:2]
+            return *given, tuple(classes)
+        own = [Path(args.save_dir, name) for name in _LISTS]
+        if args.resume and all(path.exists() for path in own):
+            return *own[:2], tuple(classes)        # images that came into the folder since do not count
+        table = Path(args.patients) if args.patients else Path(args.data_dir, "sources.csv")
+        patients = read_patients(table) if args.patients or table.exists() else None
+        names = [name for own in classes.values() for name in own]
+        unknown = sum(name not in patients for name in names) if patients is not None else 0
+        if patients is not None and unknown == len(names):
+            raise InputError(f"{table} knows the patient of none of the images: its column `file` must hold names like "
+                             f"{names[0]}.")
+        if unknown:
+            print(f"Note: {table} does not know the patient of {unknown} of {len(names)} images; each counts as its "
+                  "own.")
+        if patients is None:
+            print("Note: no table of patients, so images of one patient may fall into training and test alike, which "
+                  "flatters the result; give one with --patients.")
+        lists = class_folders.split(classes, patients, args.seed)
+        paths = class_folders.write_lists(lists, args.save_dir)
+        print("Split " + ", ".join(f"{name} {len(items)}" for name, items in lists.items())
+              + f" images of {len(classes)} classes, by {'patient' if patients else 'image'}, into {args.save_dir}.")
+        return paths["train"], paths["val"], tuple(classes)
+
+    def test_set(self, args, class_names, ckpt):
+        return self._listed(args, args.test_list, "test", class_names, ckpt)
+
+    def val_set(self, args, class_names, ckpt):
+        return self._listed(args, args.val_list, "val", class_names, ckpt)
+
+    def _listed(self, args, given: str | None, part: str, class_names, ckpt):
+        """The set of a list that was given, or that `train` made."""
+        if not args.data_dir:
+            raise InputError("--data_dir is needed: name the folder that the names in the list are relative to.")
+        if not given:
+            places = [Path(ckpt).parent / f"{part}.txt", Path(args.data_dir, f"{part}.txt")]
+            given = next((path for path in places if path.exists()), None)
+            if given is None:
+                raise InputError(f"neither {places[0]} nor {places[1]} exists: name the list with --{part}_list.")
+        return self.listed(args.data_dir, given, class_names)
+
+    def patients(self, args, names):
+        from cxr.data.lists import read_patients
+        table = args.patients or (args.data_dir and Path(args.data_dir, "sources.csv"))
+        if not table or not (args.patients or table.exists()):
+            return list(names)
+        known = read_patients(table)
+        if not any(name in known for name in names):
+            raise InputError(f"{table} knows the patient of none of the images: its column `file` must hold names like "
+                             f"{names[0]}.")
+        # A name cannot be mistaken for a patient: it has a folder before it.
+        return [known.get(name) or name for name in names]
+
+    def optimizer(self, args, parameters, steps_per_epoch: int) -> tuple:
+        from paddle.optimizer import Adam
+        from paddle.optimizer.lr import CosineAnnealingDecay
+        scheduler = CosineAnnealingDecay(args.learning_rate, args.epoch * steps_per_epoch)
+        return Adam(scheduler, parameters=parameters), scheduler
+
+    def augment(self, preprocess: Preprocess) -> Callable:
+        return preprocess
