@@ -21,7 +21,7 @@ def arguments():
     for name, sub in recipe_parsers(main).items():
         recipe = recipes()[name]
         recipe.add_test_arguments(sub)
-        recipe.add_map_arguments(sub)
+        add_map_arguments(sub, recipe)
         sub.add_argument("--ckpt", type=Path, help="weights to evaluate (default: "
                                                    f"{recipe.published or f'output/{name}/best.pdparams'})")
         sub.add_argument("--ten_crop", action="store_true",
@@ -55,6 +55,59 @@ def arguments():
     return main.parse_args()
 
 
+def add_map_arguments(sub, recipe) -> None:
+    """Add the flags that ask where the model looks (`Evidence`)."""
+    group = sub.add_argument_group("where the model looks, beside the rest of the report")
+    group.add_argument("--boxes", metavar="CSV",
+                       help="hold the maps against expert boxes, rows of image,label,x,y,w,h below a header, such "
+                            "as BBox_List_2017.csv; images are looked for in --data_dir")
+    group.add_argument("--box_size", type=int, default=recipe.box_size or 0, metavar="PX",
+                       help="side of the square image that the boxes refer to, of which the files may be scaled "
+                            "versions; 0: the files themselves (default: %(default)s)")
+    group.add_argument("--shortcut", action="store_true",
+                       help="measure how much of the maps lies outside the thorax, in corners and on the border")
+    group.add_argument("--method", default="all", metavar="NAME,NAME|all",
+                       help=f"CAM methods (default: all for --boxes, {recipe.method} for --shortcut)")
+    group.add_argument("--top_k", type=int, default=32, metavar="N",
+                       help="scorecam: try only the N channels that vary most, a forward each (default: "
+                            "%(default)s; 0: all of them)")
+    group.add_argument("--tolerance", type=float, default=15, metavar="PX",
+                       help="by how much a peak may miss a box in the second column, in pixels of the network's "
+                            "input (default: %(default)s, as Zhang et al. 2016)")
+
+
+class Evidence:
+    """What the flags of `add_map_arguments` ask for. Made before the long work, so that a wrong path or name is told
+    at once; raises `InputError`."""
+
+    def __init__(self, recipe, args):
+        from cxr.data.boxes import read_boxes
+        from cxr.errors import InputError
+        from cxr.localisation.maps import choose_methods
+        from cxr.localisation.run import Options
+
+        if min(args.box_size, args.top_k, args.tolerance) < 0:
+            raise InputError("--box_size, --top_k and --tolerance cannot be negative.")
+        choose_methods(args.method)
+        self.recipe, self.args = recipe, args
+        self.boxes = read_boxes(args.boxes) if args.boxes else None
+        self.options = Options(args.method, recipe.method, args.top_k or None, args.tolerance, args.engine,
+                               args.batch_size, args.num_workers)
+
+    def results(self, restored, dataset):
+        """One after the other what was asked for; each has a `section` and can `save` its tables."""
+        from cxr.localisation.run import localise, shortcuts
+
+        def patients(names):
+            return self.recipe.patients(self.args, names)
+
+        if self.boxes:
+            yield localise(restored, self.boxes, self.args.data_dir, patients, set(dataset.names),
+                           self.recipe.box_aliases, self.args.box_size or None, self.options)
+        if self.args.shortcut:
+            yield shortcuts(restored, dataset, patients, self.options)
+
+
 def main(args) -> None:
     recipe = recipes()[args.recipe]
     if (args.boxes or args.shortcut) and (args.predictions or args.compare or args.fit):
@@ -72,7 +125,6 @@ def judge_checkpoint(recipe, args) -> None:
     from cxr.evaluation.predictions import write_predictions
     from cxr.evaluation.report import printed
     from cxr.evaluation.sections import Case
-    from cxr.localisation.run import Evidence
     from cxr.metrics.classification import evaluate, headline, scores_from_logits
     from cxr.metrics.thresholds import read_operating
     from cxr.models.restore import restore

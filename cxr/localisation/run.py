@@ -1,20 +1,18 @@
 """Where a model looks, over a whole data set: what `eval --boxes` and `eval --shortcut` do."""
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cxr.data.boxes import ExpertBox, read_boxes
+from cxr.data.boxes import ExpertBox
 from cxr.errors import InputError
 from cxr.localisation.benchmark import gather, locate
 from cxr.localisation.maps import Mapper, choose_methods
 from cxr.localisation.report import Localisation, localisation, to_keep
 from cxr.localisation.shortcut import ShortcutReport, look, shortcut_report
-from cxr.models.recipe import Recipe
 from cxr.models.restore import Restored
 
 Patients = Callable[[Sequence[str]], Sequence[str]]
@@ -31,31 +29,6 @@ class Options:
     engine: str = "auto"
     batch_size: int = 8
     workers: int | None = None
-
-
-class Evidence:
-    """What the flags of `Recipe.add_map_arguments` ask for. Made before the long work, so that a wrong path or name is
-    told at once; raises `InputError`."""
-
-    def __init__(self, recipe: Recipe, args: argparse.Namespace):
-        if min(args.box_size, args.top_k, args.tolerance) < 0:
-            raise InputError("--box_size, --top_k and --tolerance cannot be negative.")
-        choose_methods(args.method)
-        self.recipe, self.args = recipe, args
-        self.boxes = read_boxes(args.boxes) if args.boxes else None
-        self.options = Options(args.method, recipe.method, args.top_k or None, args.tolerance, args.engine,
-                               args.batch_size, args.num_workers)
-
-    def results(self, restored: Restored, dataset) -> Iterator[Localisation | ShortcutReport]:
-        """One after the other what was asked for; each has a `section` and can `save` its tables."""
-        def patients(names: Sequence[str]) -> Sequence[str]:
-            return self.recipe.patients(self.args, names)
-
-        if self.boxes:
-            yield localise(restored, self.boxes, self.args.data_dir, patients, set(dataset.names),
-                           self.recipe.box_aliases, self.args.box_size or None, self.options)
-        if self.args.shortcut:
-            yield shortcuts(restored, dataset, patients, self.options)
 
 
 def localise(restored: Restored, boxes: Sequence[ExpertBox], data_dir: str | os.PathLike, patients: Patients,

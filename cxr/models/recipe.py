@@ -80,26 +80,6 @@ class Recipe:
         """Add the flags that only this recipe's `eval` has."""
         raise NotImplementedError
 
-    def add_map_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the flags with which `eval` asks where the model looks (`cxr.localisation.run.Evidence`)."""
-        group = parser.add_argument_group("where the model looks, beside the rest of the report")
-        group.add_argument("--boxes", metavar="CSV",
-                           help="hold the maps against expert boxes, rows of image,label,x,y,w,h below a header, such "
-                                "as BBox_List_2017.csv; images are looked for in --data_dir")
-        group.add_argument("--box_size", type=int, default=self.box_size or 0, metavar="PX",
-                           help="side of the square image that the boxes refer to, of which the files may be scaled "
-                                "versions; 0: the files themselves (default: %(default)s)")
-        group.add_argument("--shortcut", action="store_true",
-                           help="measure how much of the maps lies outside the thorax, in corners and on the border")
-        group.add_argument("--method", default="all", metavar="NAME,NAME|all",
-                           help=f"CAM methods (default: all for --boxes, {self.method} for --shortcut)")
-        group.add_argument("--top_k", type=int, default=32, metavar="N",
-                           help="scorecam: try only the N channels that vary most, a forward each (default: "
-                                "%(default)s; 0: all of them)")
-        group.add_argument("--tolerance", type=float, default=15, metavar="PX",
-                           help="by how much a peak may miss a box in the second column, in pixels of the network's "
-                                "input (default: %(default)s, as Zhang et al. 2016)")
-
     def train_sets(self, args: argparse.Namespace) -> tuple:
         """`(training set, validation set)` for the parsed flags, transforms not yet set."""
         raise NotImplementedError
