@@ -113,9 +113,9 @@ def test_two_of_a_kind_and_a_numpy_that_does_not_fit_are_problems(monkeypatch):
 
 
 def test_one_part_that_breaks_hides_no_other(monkeypatch):
-    def broken(problems):
+    def broken(*_):
         raise OSError("no such thing")
     for part in ("_project", "_packages", "_devices", "_engines"):
         monkeypatch.setattr(diagnosis, part, broken)
-    found = diagnosis.diagnose()
+    found = diagnosis.diagnose(tuple)
     assert "OSError: no such thing" in found.text() and "cores" in found.text() and len(found.problems) == 4

@@ -20,7 +20,11 @@ def arguments():
 def main() -> int:
     from cxr.device.diagnosis import diagnose
 
-    found = diagnose(lambda title: print(f"looking at {title} ...", file=sys.stderr))
+    def engines():
+        from cxr.inference.predictor import fast_engines  # imports Paddle, which may be what is wrong
+        return fast_engines()
+
+    found = diagnose(engines, lambda title: print(f"looking at {title} ...", file=sys.stderr))
     print(found.text())
     return 2 if found.problems else 0
 

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -50,12 +51,16 @@ class Diagnosis:
         return without_home("\n\n".join([*blocks, "\n".join(["== problems", *told])]))
 
 
-def diagnose(progress: Callable[[str], object] = lambda title: None) -> Diagnosis:
-    """Look at everything; the known answers of every device are asked anew. `progress` gets each section's title."""
+def diagnose(engines: Callable[[], Iterable[str]], progress: Callable[[str], object] = lambda title: None) -> Diagnosis:
+    """Look at everything; the known answers of every device are asked anew.
+
+    engines: gives the names of this machine's engines, and is called once Paddle is there. progress: gets the title of
+    each section.
+    """
     found = Diagnosis()
     # Variables first: OpenCV changes some of them when it is imported.
     parts = {"this project": _project, "environment variables": _variables, "packages": _packages, "machine": _machine,
-             "devices": _devices, "engines": _engines, "cache": _cache}
+             "devices": _devices, "engines": partial(_engines, engines), "cache": _cache}
     for title, part in parts.items():
         progress(title)
         try:
@@ -187,13 +192,11 @@ def _told(outcome: trial.Outcome, seconds: float) -> str:
     return f"{outcome.kind} at {outcome.stage}{cudnn}, {outcome.detail or 'without an error'} ({seconds:.1f} s)"
 
 
-def _engines(problems: list[str]) -> Iterable[tuple[str, str]]:
+def _engines(engines: Callable[[], Iterable[str]], problems: list[str]) -> Iterable[tuple[str, str]]:
     if "paddle" not in sys.modules:
         yield "none", "they need Paddle"
         return
-    from cxr.inference.predictor import fast_engines
-
-    yield "fastest first", ", ".join(fast_engines())
+    yield "fastest first", ", ".join(engines())
 
 
 def _cache(problems: list[str]) -> Iterable[tuple[str, str]]:
