@@ -2,6 +2,7 @@
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,49 @@ def imported(path: Path) -> set[str]:
             assert node.level == 0, f"{path} uses a relative import"
             names.add(node.module.split(".")[0])
     return names
+
+# The wings of `cxr`, from the street inwards: an import stays within its wing or goes to one further down this list.
+WINGS = ("serving", "localisation", "explain", "training", "evaluation", "visual", "inference", "models", "cam", "data",
+         "weights", "metrics", "device", "utils", "")      # "": errors, runtime
+
+
+def wings_imported(path: Path) -> set[str]:
+    """The wings of `cxr` that a file imports from, also inside functions; "" for what lies at its top."""
+    wings = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        names = [module.split(".") for module in modules if module.split(".")[0] == "cxr"]
+        wings |= {name[1] if len(name) > 1 and name[1] in WINGS else "" for name in names}
+    return wings
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_imports_only_from_those_below_it(wing):
+    folder = ROOT / "cxr" / wing
+    allowed = WINGS[WINGS.index(wing):]
+    for path in folder.rglob("*.py") if wing else folder.glob("*.py"):
+        above = wings_imported(path) - set(allowed)
+        assert not above, f"{path.relative_to(ROOT)} is in {wing or 'no wing'} and imports upwards from {above}"
+
+
+def test_every_folder_is_a_wing_and_a_package():
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "cxr").rglob("*.py")}
+    assert {folder.parts[1] for folder in folders if len(folder.parts) > 1} == set(WINGS) - {""}
+    packages = (ROOT / "pyproject.toml").read_text().split("packages = [", 1)[1].split("]", 1)[0]
+    assert {".".join(folder.parts) for folder in folders} == set(re.findall(r'"(cxr[\w.]*)"', packages))
+    assert all((ROOT / folder / "__init__.py").exists() for folder in folders)
+
+
+def test_the_faces_of_the_wings_need_no_paddle():
+    """So `--help` is quick, and stored predictions are judged without it."""
+    wings = ", ".join(f"cxr.{wing}" for wing in WINGS if wing)
+    code = f"import sys, {wings}, cxr.cam.registry, cxr.cam.regions; assert 'paddle' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("room", ROOMS)
