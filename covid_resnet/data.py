@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from covid_resnet.labels import CLASS_NAMES
-from cxr.data.class_folders import ListedDataset
+from cxr.data.dataset import ListedDataset
 from cxr.data.images import read_image
 from cxr.errors import InputError
 

@@ -49,7 +49,7 @@ class PneumoniaRecipe(ResNetRecipe):
                                  "(default: %(default)s)")
 
     def train_sets(self, args) -> tuple:
-        from cxr.data.class_folders import FolderDataset
+        from cxr.data.dataset import FolderDataset
         train = FolderDataset(Path(args.data_dir, "train"), seed=args.seed)
         val = FolderDataset(Path(args.data_dir, "val"), train.class_names)
         if len(val) < _FEW:
@@ -58,11 +58,11 @@ class PneumoniaRecipe(ResNetRecipe):
         return train, val
 
     def test_set(self, args, class_names, ckpt):
-        from cxr.data.class_folders import FolderDataset
+        from cxr.data.dataset import FolderDataset
         return FolderDataset(Path(args.data_dir, "test"), class_names)
 
     def val_set(self, args, class_names, ckpt):
-        from cxr.data.class_folders import FolderDataset
+        from cxr.data.dataset import FolderDataset
         return FolderDataset(Path(args.data_dir, "val"), class_names)
 
     def patients(self, args, names):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cxr.data.class_folders import FolderDataset  # noqa: E402
+from cxr.data.dataset import FolderDataset  # noqa: E402
 from cxr.data.transforms import Augment, Preprocess  # noqa: E402
 from cxr.runtime import load_paddle  # noqa: E402
 from cxr.training.resume import claim  # noqa: E402

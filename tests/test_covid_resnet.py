@@ -10,7 +10,8 @@ import pytest
 
 from covid_resnet import BasicBlock, BottleneckBlock, Cosine, CosineWarmup, CovidDataset, GradCAM, ResNet, get_mean_std
 from covid_resnet.recipe import CovidResNetRecipe
-from cxr.data.class_folders import check_folders, find_classes, read_labels, split, write_lists
+from cxr.data.class_folders import find_classes, read_labels, split, write_lists
+from cxr.data.dataset import check_folders
 from cxr.data.images import read_image
 from cxr.data.lists import read_patients
 from cxr.errors import InputError

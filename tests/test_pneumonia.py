@@ -10,7 +10,7 @@ from test_tools import call
 
 from covid_resnet import ResNet
 from covid_resnet.pneumonia import PneumoniaRecipe
-from cxr.data.class_folders import FolderDataset
+from cxr.data.dataset import FolderDataset
 from cxr.data.images import read_image
 from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from paddle.io import Dataset
 
+from cxr.data.class_folders import find_classes, read_labels
 from cxr.data.images import read_image
-from cxr.errors import naming
+from cxr.data.lists import require_files
+from cxr.errors import InputError, naming
 
 
 class XrayDataset(Dataset):
@@ -58,3 +60,65 @@ class XrayDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+class ListedDataset(XrayDataset):
+    """X-rays with one class each, from a list of `FOLDER/NAME.png INDEX` lines.
+
+    Args:
+        base_dir: folder that the names in the list are relative to.
+        label_path: the list. A line without an index, an index outside the classes, or a missing image raises
+            `InputError` with the line number. Names may contain spaces.
+        class_names: what the indices stand for.
+        transform: called on (H, W, 3) uint8 RGB.
+
+    Items are `(image, label)` with label (1,) int64; `.labels` is (N,) int64.
+    """
+
+    def __init__(self, base_dir: str | os.PathLike, label_path: str | os.PathLike, class_names: Sequence[str],
+                 transform: Callable | None = None, seed: int = 0):
+        listed = read_labels(label_path, class_names)
+        require_files(base_dir, listed.names, listed.numbers, label_path)
+        super().__init__(base_dir, listed.names, listed.labels, class_names, transform, seed)
+        self.list_file = Path(label_path)
+
+    def __getitem__(self, index: int):
+        image, label = super().__getitem__(index)
+        return image, np.array([label])
+
+
+class FolderDataset(XrayDataset):
+    """X-rays in one folder for each class: `data_dir/NORMAL/*.jpeg`, `data_dir/PNEUMONIA/*.jpeg`.
+
+    Args:
+        data_dir: folder of the class folders.
+        class_names: what the folders must be; None takes those that are there, sorted.
+        transform: called on (H, W, 3) uint8 RGB.
+
+    Items are `(image, label)` with label (1,) int64; `.labels` is (N,) int64. Raises `InputError` for other folders.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike, class_names: Sequence[str] | None = None,
+                 transform: Callable | None = None, seed: int = 0):
+        classes = find_classes(data_dir)
+        if class_names is not None and sorted(class_names) != sorted(classes):
+            raise InputError(f"{data_dir} holds the classes {', '.join(classes)} where {', '.join(class_names)} are "
+                             "needed: name the folders alike.")
+        order = tuple(class_names or classes)
+        names = [name for own in order for name in classes[own]]
+        labels = np.repeat(np.arange(len(order)), [len(classes[own]) for own in order])
+        super().__init__(data_dir, names, labels, order, transform, seed)
+        self.list_file = Path(data_dir)
+
+    def __getitem__(self, index: int):
+        image, label = super().__getitem__(index)
+        return image, np.array([label])
+
+
+def check_folders(dataset: ListedDataset, label_path: str | os.PathLike) -> None:
+    """Raise `InputError` where a list puts an image of one class folder under another class's index."""
+    for name, label in zip(dataset.names, dataset.labels):
+        folder = name.split("/")[0]
+        if folder in dataset.class_names and folder != dataset.class_names[label]:
+            raise InputError(f"{label_path} gives {name} the index {label}, which is {dataset.class_names[label]}: "
+                             f"number the classes in the order {', '.join(dataset.class_names)}.")

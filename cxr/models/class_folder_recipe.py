@@ -33,7 +33,7 @@ class ClassFolderRecipe(Recipe):
     def listed(self, data_dir: str | os.PathLike, label_list: str | os.PathLike, class_names: Sequence[str],
                seed: int = 0):
         """The data set of a list, transform not yet set."""
-        from cxr.data.class_folders import ListedDataset
+        from cxr.data.dataset import ListedDataset
         return ListedDataset(data_dir, label_list, class_names, seed=seed)
 
     def read_labels(self, path, class_names):
@@ -60,7 +60,7 @@ class ClassFolderRecipe(Recipe):
                                  "is there; otherwise every image counts as a patient)")
 
     def train_sets(self, args) -> tuple:
-        from cxr.data.class_folders import check_folders
+        from cxr.data.dataset import check_folders
         train_list, val_list, class_names = self._lists(args)
         sets = (self.listed(args.data_dir, train_list, class_names, args.seed),
                 self.listed(args.data_dir, val_list, class_names))
