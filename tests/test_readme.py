@@ -275,6 +275,6 @@ def test_flags_exist(page):
     """Also those that are named in passing. Others' own: pip, pytest, curl, Paddle's launcher, Streamlit."""
     others = {"--data-binary", "--dist", "--gpus", "--nproc_per_node", "--nnodes", "--master", "--server.address"}
     known = set(re.findall(r"\"(--[\w-]+)\"", "".join(path.read_text(encoding="utf-8") for folder in (
-        "tools", "chexnet", "covid_resnet", "cxr", "notebooks") for path in (ROOT / folder).glob("*.py"))))
+        "tools", "chexnet", "covid_resnet", "cxr", "notebooks") for path in (ROOT / folder).rglob("*.py"))))
     named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", page.read_text(encoding="utf-8")))
     assert named - others - {"--help"} <= known, named - others - known
