@@ -8,7 +8,7 @@ import pytest
 from cxr.device import choice
 from cxr.device.hardware import Gpu, Hardware, look
 from cxr.device.known_answers import EXPECTED
-from cxr.device.sentences import Build, covers, explain
+from cxr.device.sentences import Build, covers, explain, failure
 from cxr.device.trial import Outcome, ask, judge
 from cxr.device.verdicts import Verdict, verdict_of
 from cxr.errors import InputError
@@ -345,3 +345,16 @@ def test_results_of_a_gpu_that_paddle_took_by_itself_are_refused(monkeypatch, as
     monkeypatch.setattr(choice, "verdict_of", verdict)
     choice.ensure()                                      # asked once
     assert choice.checked("gpu:0") and not choice.checked("gpu:1")
+
+
+@pytest.mark.parametrize("error, said", [
+    (OSError("(External) CUDA error(209), no kernel image is available for execution on the device. \n  [Hint: Please"),
+     "gpu:0 failed (CUDA error(209), no kernel image is available for execution on the device.): go on with --device"),
+    (RuntimeError("(External) CUDNN error(9), CUDNN_STATUS_NOT_SUPPORTED. [Hint: x]"), "gpu:0 failed (CUDNN error(9)"),
+    (MemoryError("ResourceExhaustedError: \n\nOut of memory error on GPU 0. Cannot allocate 2GB"),
+     "the memory of gpu:0 is full: lower --batch_size"),
+    (RuntimeError("(NotFound) Operator does not exist"), None), (ValueError("x"), None)])
+def test_a_gpu_that_fails_at_work_is_a_sentence(error, said):
+    sentence = failure(error, "gpu:0")
+    assert (sentence is None) == (said is None)
+    assert said is None or said in sentence and sentence.endswith("what was saved before stays.")

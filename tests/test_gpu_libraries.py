@@ -59,7 +59,10 @@ def run(site: Path, code: str, **variables) -> list[str]:
     environ = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
     environ.update(variables, PYTHONPATH=os.pathsep.join(map(str, (site, ROOT))))
     # NVIDIA's real packages, where this environment has them, stay out of sight.
-    start = f"""import ctypes, os, sys
+    # Neither does cxr/__init__.py, which calls `prepare` itself and would come first on a machine with a GPU.
+    start = f"""import ctypes, os, sys, types
+sys.modules["cxr"] = types.ModuleType("cxr")
+sys.modules["cxr"].__path__ = [{str(ROOT / "cxr")!r}]
 from cxr.gpu_libraries import found, prepare
 DRIVER, SITE = {DRIVER}, {str(site)!r}
 sys.path[:] = [folder for folder in sys.path if folder == SITE or not os.path.isdir(os.path.join(folder, "nvidia"))]

@@ -129,16 +129,27 @@ def run(command: Callable[[], int | None], paddle: bool = True, device: str | No
     except BrokenPipeError:                        # `| head` closed the pipe: nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    except OSError as error:
-        if error.errno is None:                    # not the system's: an error of Paddle's by that name
-            raise
-        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))       # Windows knows no quota
-        remedy = "free some space" if full else "check the path and permissions"
-        status = fail(f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): {remedy}.")
+    except (OSError, RuntimeError, SystemError, MemoryError) as error:
+        status = fail(failed(error))
     except KeyboardInterrupt as stop:
         print(f"interrupted {stop}".rstrip(), file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def failed(error: Exception) -> str:
+    """A sentence for a file or a device that failed while the work went on; what is about neither is raised again."""
+    if isinstance(error, OSError) and error.errno is not None:           # Paddle raises errors of that name, too
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))       # Windows knows no quota
+        remedy = "free some space" if full else "check the path and permissions"
+        return f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): {remedy}."
+    from cxr.device import chosen
+    from cxr.device.sentences import failure
+
+    sentence = failure(error, str(chosen() or "the device"))
+    if sentence is None:
+        raise error
+    return sentence
 
 
 def writable(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """What is wrong with a GPU, and what its user can do, in a sentence."""
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from cxr.device.hardware import Gpu
@@ -78,6 +79,19 @@ def explain(gpu: Gpu, build: Build, outcome: Outcome) -> str:
         return f"{library} was not found or does not fit ({outcome.detail}): {remedy}"
     return (f"{_symptom(outcome)}: run `python tools/doctor.py` and look at the driver (nvidia-smi); if that is well, "
             f"install the Paddle for this GPU (choose it at {PAGE})")
+
+
+def failure(error: Exception, device: str) -> str | None:
+    """A sentence for an exception of Paddle's that says that `device` failed while it worked; None for any other."""
+    text = " ".join(str(error).split())
+    if "Out of memory error" in text or "ResourceExhausted" in text:
+        return (f"the memory of {device} is full: lower --batch_size (in training --accumulate keeps the steps as they "
+                "are), or end the other programs that use it; what was saved before stays.")
+    said = re.search(r"(CUDA|CUDNN|CUBLAS|NCCL) error.{0,100}", text, re.IGNORECASE)
+    if said is None:
+        return None
+    return (f"{device} failed ({said[0].split(' [Hint')[0]}): go on with --device cpu, and run `python tools/doctor.py`; "
+            "what was saved before stays.")
 
 
 def _dotted(capability: tuple[int, int]) -> str:
