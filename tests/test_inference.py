@@ -279,16 +279,20 @@ def test_a_copy_on_the_cpu_leaves_model_and_device_alone(model):
         assert (value.numpy() == before[key]).all()
 
 
-def test_prediction_says_where_a_network_does_not_look_at_its_images(model):
-    class Pictures:
-        def __len__(self):
-            return 3
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_network_that_does_not_look_at_its_images_is_told_once(at_once, recwarn):
+    dead = ResNet(18, 3)
+    dead.fc.weight.set_value(np.zeros((512, 3), "float32"))
+    predictor = Predictor(dead, "dygraph")
+    x = images(3, 3, 64, 64)
+    for start in (0, 1, 2)[::at_once]:
+        predictor(x[start:start + at_once])
+    told = [str(warning.message) for warning in recwarn if "equal to the last bit" in str(warning.message)]
+    assert len(told) == 1 and "figures mean nothing" in told[0]
 
-        def __getitem__(self, index):
-            return images(3, 64, 64) + index, 0
 
-    class Dead:
-        def logits(self, x):
-            return np.zeros((len(x), 2), "float32")
-    with pytest.warns(UserWarning, match="3 different images have scores that are equal to the last bit"):
-        predict(Dead(), Pictures(), 2, 0)
+def test_one_image_again_and_again_is_no_dead_network(model, recwarn):
+    predictor = Predictor(model, "dygraph")
+    for _ in range(3):
+        predictor(images(1, 3, 64, 64).repeat(2, axis=0))
+    assert not [warning for warning in recwarn if "equal to the last bit" in str(warning.message)]

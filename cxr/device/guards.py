@@ -43,13 +43,13 @@ def check_probabilities(scores: np.ndarray, activation: str, what: str) -> None:
 class SameScores:
     """Notices when different images get scores that are equal to the last bit, which a network that works never gives.
 
-    `see` every batch, then `check`. It stops comparing as soon as two different images have different scores.
+    `see` and `check` after every batch. It stops comparing as soon as two different images have different scores.
     """
 
     def __init__(self):
         self._first: tuple[np.ndarray, np.ndarray] | None = None
         self._different_images = 1
-        self._works = False
+        self._works = self._said = False
 
     def see(self, images: np.ndarray, scores: np.ndarray) -> None:
         """images (B, ...) and what the network gave for them, (B, ...)."""
@@ -63,11 +63,12 @@ class SameScores:
                 self._works = not np.array_equal(score, self._first[1])
 
     def check(self, device: str) -> None:
-        """Say so: a warning on a device (Paddle's name) whose known answers were right, elsewhere an `InputError`."""
-        if self._works or self._different_images < 2:
+        """Say so: one warning on a device (Paddle's name) whose known answers were right, elsewhere an `InputError`."""
+        if self._works or self._different_images < 2 or self._said:
             return
         same = f"{self._different_images} different images have scores that are equal to the last bit"
         if not checked(device):
             raise InputError(f"{same} on {device}, which has not been checked: {REMEDY}.")
+        self._said = True
         warnings.warn(f"{same}: the network does not look at its input any more (its training diverged, or its weights "
                       "are not what they should be), and its figures mean nothing.", stacklevel=3)

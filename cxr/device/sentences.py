@@ -90,8 +90,9 @@ def failure(error: Exception, device: str) -> str | None:
     said = re.search(r"(CUDA|CUDNN|CUBLAS|NCCL) error.{0,100}", text, re.IGNORECASE)
     if said is None:
         return None
-    return (f"{device} failed ({said[0].split(' [Hint')[0]}): go on with --device cpu, and run `python tools/doctor.py`; "
-            "what was saved before stays.")
+    reason = said[0].split(" [Hint")[0]
+    return (f"{device} failed ({reason}): go on with --device cpu, and run `python tools/doctor.py`; what was saved "
+            "before stays.")
 
 
 def _dotted(capability: tuple[int, int]) -> str:

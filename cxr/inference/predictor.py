@@ -52,7 +52,8 @@ class Predictor:
             both are `paddle.amp`, level O1.
 
     On a GPU the first images are computed on the CPU as well, and a difference that rounding does not explain refuses
-    the device. Raises `InputError` then, for a GPU whose known answers are wrong (`cxr.device`), and for an engine or
+    the device. Different images with equal scores are a warning, or a refusal on a device that has not been checked.
+    Raises `InputError` then, for a GPU whose known answers are wrong (`cxr.device`), and for an engine or
     precision that does not exist or does not run on this device.
     """
 
@@ -76,6 +77,7 @@ class Predictor:
         model.eval()
         self.activation = model.activation
         self.precision = precision
+        self._same = SameScores()
         if engine in _EXPORTED:
             self._run = _EXPORTED[engine](model, Path(cache_dir) if cache_dir else wanted_cache(), precision)
         else:
@@ -85,12 +87,18 @@ class Predictor:
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 to probabilities (B, K) and features (B, C, h, w), float32."""
-        logits, features = self._run(x)
+        logits, features = self._checked(x)
         return scores_from_logits(logits[:, None], self.activation), features
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """(B, 3, H, W) float32 to scores before sigmoid or softmax, (B, K) float32."""
-        return self._run(x)[0]
+        return self._checked(x)[0]
+
+    def _checked(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, features = self._run(x)
+        self._same.see(x, logits)
+        self._same.check(paddle.get_device())
+        return logits, features
 
 
 class EngineModel(nn.Layer):
@@ -202,21 +210,18 @@ def predict(predictor: Predictor, dataset, batch_size: int = 32, workers: int | 
     """Logits of every image of `dataset`, in its order: (N, crops, K) float32.
 
     The transform of the data set gives (3, H, W), which counts as one crop, or (crops, 3, H, W). Several processes
-    share the images, and each gets all logits. Where different images get the same logits it warns, or raises
-    `InputError` on a device that has not been checked.
+    share the images, and each gets all logits.
     """
     workers = default_workers() if workers is None else workers
-    results, same = [], SameScores()
+    results = []
     indices = share(range(len(dataset)))
     with progress(None, total=len(indices), desc=desc) as bar:
         for images, _ in batches(dataset, indices, batch_size, workers):
             if images.ndim == 4:
                 images = images[:, None]
-            logits = predictor.logits(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1)
-            same.see(images, logits)
-            results.append(logits)
+            logits = predictor.logits(images.reshape(-1, *images.shape[2:]))
+            results.append(logits.reshape(*images.shape[:2], -1))
             bar.update(len(images))
-    same.check(paddle.get_device())
     return merge(np.concatenate(results) if results else np.zeros((0,), "float32"), len(dataset))
 
 
