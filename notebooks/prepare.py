@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NEEDED = ("cxr", "cv2", "prettytable", "tqdm", "filelock", "sklearn", "PIL", "matplotlib", "scipy")
+NEEDED = ("cxr", "cv2", "prettytable", "tqdm", "filelock", "sklearn", "PIL", "matplotlib", "scipy",
+          "platformdirs")
 
 
 def missing() -> str:

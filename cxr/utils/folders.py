@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from cxr.errors import InputError
 
 
@@ -19,11 +21,9 @@ def wanted_cache() -> Path:
     """`CXR_CACHE`, or `paddle-cxr` in the user's cache folder; nobody has looked whether it can be written to."""
     if "CXR_CACHE" in os.environ:
         return Path(os.environ["CXR_CACHE"])
-    home = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return Path(home or Path.home() / ".cache") / "paddle-cxr"
-    except RuntimeError:                         # a user without a home, as containers have them
-        return _temporary()
+    folder = user_cache_path("paddle-cxr", appauthor=False)
+    # "~" stays as it is for a user without a home, as containers have them.
+    return folder if folder.is_absolute() else _temporary()
 
 
 def writable_cache(folder: Path | None = None) -> Path:
