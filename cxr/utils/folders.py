@@ -21,9 +21,11 @@ def wanted_cache() -> Path:
     """`CXR_CACHE`, or `paddle-cxr` in the user's cache folder; nobody has looked whether it can be written to."""
     if "CXR_CACHE" in os.environ:
         return Path(os.environ["CXR_CACHE"])
-    folder = user_cache_path("paddle-cxr", appauthor=False)
-    # "~" stays as it is for a user without a home, as containers have them.
-    return folder if folder.is_absolute() else _temporary()
+    try:
+        folder = user_cache_path("paddle-cxr", appauthor=False)
+    except RuntimeError:                         # a user without a home, as containers have them
+        return _temporary()
+    return folder if folder.is_absolute() else _temporary()          # "~/..." in older versions of platformdirs
 
 
 def writable_cache(folder: Path | None = None) -> Path:
