@@ -11,7 +11,7 @@ from cxr.device.hardware import Gpu, Hardware, look
 from cxr.device.sentences import PAGE, Build, explain, installed_build
 from cxr.device.verdicts import Verdict, verdict_of
 from cxr.errors import InputError
-from cxr.utils.distributed import local_gpu, world
+from cxr.utils.distributed import local_gpu, rank, world
 
 REQUEST = re.compile(r"auto|cpu|gpu(:\d+)?")
 
@@ -51,7 +51,7 @@ def use(request: str | None = None) -> Choice:
     elif world() > 1:
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"     # several processes would otherwise meet on the GPUs
     apply()
-    for note in _now.notes:
+    for note in _now.notes if rank() == 0 else ():
         warnings.warn(note, stacklevel=2)
     return _now
 
