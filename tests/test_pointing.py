@@ -1,7 +1,9 @@
 """A whole list of boxes: what is used and what is counted, baselines and thresholds without leak, figures by hand."""
+import copy
 import csv
 import json
 from argparse import Namespace
+from dataclasses import FrozenInstanceError
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from cxr.data import phantom
-from cxr.data.boxes import ExpertBox, Geometry, clip, coverage, read_boxes
+from cxr.data.boxes import ExpertBox, Geometry, clip, coverage, read_boxes, scale_box
 from cxr.data.images import read_image
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
@@ -39,12 +41,12 @@ class Planted:
     titles = {"right": "right", "wrong": "wrong"}
     methods = titles
 
-    def __init__(self, folder, size):
+    def __init__(self, folder, size, preprocess=PREPROCESS):
         self.calls, self.known = 0, {}
         for name, box in phantom.read_boxes(folder / "boxes.csv").items():
-            geometry = Geometry.of(PREPROCESS, (size, size))
+            geometry = Geometry.of(preprocess, (size, size))
             seen = clip(geometry.to_view(box), geometry.view)
-            x = PREPROCESS(read_image(folder / name))
+            x = preprocess(read_image(folder / name))
             self.known[x.tobytes()] = coverage([seen] if seen else [], geometry.view)
 
     def __call__(self, x, classes):
@@ -85,7 +87,7 @@ def test_planted_boxes(phantoms):
     covered = np.array([sum(box[2] * box[3] for box in own.boxes) for own in located.findings])
     assert figures(located.judged["uniform map"], patients)["mass"] == pytest.approx(covered / whole)
     assert located.clipped == sum(min(box[0], box[1]) < 8 or max(box[0] + box[2], box[1] + box[3]) > 120
-                                  for (box,) in gathered.rows.values()) > 0
+                                  for (box,) in (finding.boxes for finding in gathered.findings)) > 0
 
 
 def test_boxes_of_another_resolution_lie_in_the_same_place(phantoms):
@@ -94,6 +96,21 @@ def test_boxes_of_another_resolution_lie_in_the_same_place(phantoms):
     gathered = gather(large, NAMES, phantoms, patients_of, {})
     located = locate(Planted(phantoms, 128), PREPROCESS, gathered, phantoms, 1024, workers=0)
     assert all(own.hit == own.mass == 1 for own in located.judged["right"])
+
+
+def test_several_models_are_held_against_one_list(phantoms):
+    gathered = gather(read_boxes(phantoms / "boxes.csv"), NAMES, phantoms, patients_of, {})
+    before = copy.deepcopy(gathered)
+    for side in (112, 56):
+        preprocess = Preprocess(resize=(side, side), crop=None)
+        located = locate(Planted(phantoms, 128, preprocess), preprocess, gathered, phantoms, None, workers=0)
+        assert gathered == before
+        for listed, seen in zip(gathered.findings, located.findings):
+            assert seen.boxes == tuple(scale_box(box, (128, 128), (side, side)) for box in listed.boxes)
+            assert len(seen.boxes) == seen.number == 1
+        assert all(figure.hit == 1 for figure in located.judged["right"])
+    with pytest.raises(FrozenInstanceError):
+        gathered.findings[0].boxes = ()
 
 
 def test_what_cannot_be_used_is_counted(phantoms):
@@ -105,7 +122,7 @@ def test_what_cannot_be_used_is_counted(phantoms):
             ExpertBox("Nodule/gone.png", "Nodule", (1.0, 1.0, 5.0, 5.0))]
     gathered, located = run(phantoms, rows, Planted(phantoms, 128))
     assert gathered.unknown == {"Fracture": 1} and gathered.missing == {"Nodule/gone.png": 1}
-    assert [(own.label, own.number, own.boxes) for own in located.findings] == [
+    assert [(own.label, own.number, list(own.boxes)) for own in located.findings] == [
         (0, 1, []), (1, 1, [(92, 52, 20, 20)]), (2, 2, [(32, 32, 20, 20)])]
     assert (located.clipped, located.outside, located.alone) == (1, 2, 3)
     assert located.judged["average box"][0].hit == located.judged["right"][0].mass == 0   # nothing to be hit
@@ -117,7 +134,7 @@ def test_what_cannot_be_used_is_counted(phantoms):
 
 def test_the_average_box_does_not_know_the_patient_s_own():
     def finding(label, patient, box):
-        return Finding("", label, patient, 1, [box])
+        return Finding("", label, patient, 1, (box,))
 
     findings = [finding(0, "a", (0, 0, 10, 10)), finding(0, "a", (2, 2, 10, 10)), finding(0, "b", (40, 40, 20, 20)),
                 finding(1, "b", (80, 80, 8, 8))]

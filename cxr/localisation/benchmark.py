@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,23 +27,35 @@ LEAST = (0.1, 0.25, 0.5)                          # the overlaps of Wang et al. 
 ALL, HELD_OUT = "all", "test list"                # groups beside the classes
 
 
-@dataclass
+@dataclass(frozen=True)
 class Finding:
-    """One class in one image. boxes: (x, y, w, h) in pixels of the view, clipped to it; none where the view holds none
-    of them. number: of the boxes in the list."""
+    """One class in one image.
+
+    Attributes:
+        image: name of the image in the list.
+        label: index of the class.
+        patient: whose image it is.
+        number: of the boxes in the list.
+        boxes: (x, y, w, h), in pixels of the list as `gather` gives them. Those of `locate` are in pixels of the view,
+            clipped to it; none where the view holds none of them.
+    """
     image: str
     label: int
     patient: str
     number: int
-    boxes: list[Box] = field(default_factory=list)
+    boxes: tuple[Box, ...] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gathered:
-    """The list as it can be used. unknown: boxes by class name that the model does not have; missing: boxes whose
-    image is not there, by image name."""
-    findings: list[Finding]
-    rows: dict[tuple[str, int], list[Box]]
+    """The list as it can be used, for any number of models.
+
+    Attributes:
+        findings: in the order of classes and then of the list.
+        unknown: number of boxes by class name that the model does not have.
+        missing: number of boxes whose image is not there, by image name.
+    """
+    findings: tuple[Finding, ...]
     unknown: Counter
     missing: Counter
 
@@ -52,15 +64,19 @@ def gather(rows: Sequence[ExpertBox], class_names: Sequence[str], data_dir: str 
            patients: Callable[[Sequence[str]], Sequence[str]], aliases: Mapping[str, str]) -> Gathered:
     """Sort out a list of boxes: what has a class and an image, in the order of classes and then of the list.
 
-    patients: gives the patient of each image of a list of names. aliases: names that the list has for classes which
-    the model calls otherwise (`Infiltrate`: `Infiltration`).
+    Args:
+        rows: the list.
+        class_names: of the model.
+        data_dir: folder that the images' names are relative to.
+        patients: gives the patient of each image of a list of names.
+        aliases: names that the list has for classes which the model calls otherwise (`Infiltrate`: `Infiltration`).
     """
-    index = {name: k for k, name in enumerate(class_names)}
+    labels = {name: k for k, name in enumerate(class_names)}
     names = list(dict.fromkeys(row.image for row in rows))
     absent = {names[k] for k in missing_files(data_dir, names)}
     found, unknown, missing = {}, Counter(), Counter()
     for row in rows:
-        label = index.get(aliases.get(row.label, row.label))
+        label = labels.get(aliases.get(row.label, row.label))
         if label is None:
             unknown[row.label] += 1
         elif row.image in absent:
@@ -68,25 +84,35 @@ def gather(rows: Sequence[ExpertBox], class_names: Sequence[str], data_dir: str 
         else:
             found.setdefault((row.image, label), []).append(row.box)
     owners = patients([image for image, _ in found]) if found else []
-    findings = [Finding(image, label, patient, len(boxes)) for ((image, label), boxes), patient
-                in zip(found.items(), owners)]
-    return Gathered(sorted(findings, key=lambda finding: finding.label), found, unknown, missing)
+    findings = [Finding(image, label, patient, len(boxes), tuple(boxes))
+                for ((image, label), boxes), patient in zip(found.items(), owners)]
+    return Gathered(tuple(sorted(findings, key=lambda finding: finding.label)), unknown, missing)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Located:
-    """What `locate` finds out. judged: kind of map -> one `Judged` for each finding. methods: its kinds that are CAM
-    methods. kept: index of a finding -> (view, {method: map}), for pictures. clipped, outside: boxes cut by the crop,
-    and wholly beside it. alone: findings of a class that no other patient has. flat: maps without a peak."""
-    findings: list[Finding]
-    methods: list[str]
+    """What `locate` finds out.
+
+    Attributes:
+        findings: those of the list, with their boxes in pixels of the view.
+        methods: the kinds of map that are CAM methods.
+        tolerance: pixels by which a peak may miss.
+        judged: kind of map -> one `Judged` for each finding.
+        kept: index of a finding -> (view, {method: map}), for pictures.
+        clipped: number of boxes that the crop cuts.
+        outside: number of boxes wholly beside it.
+        alone: number of findings of a class that no other patient has.
+        flat: number of maps without a peak, by method.
+    """
+    findings: tuple[Finding, ...]
+    methods: tuple[str, ...]
     tolerance: float
-    judged: dict[str, list[Judged]] = field(default_factory=dict)
-    kept: dict[int, tuple[np.ndarray, dict[str, np.ndarray]]] = field(default_factory=dict)
-    clipped: int = 0
-    outside: int = 0
-    alone: int = 0
-    flat: Counter = field(default_factory=Counter)
+    judged: Mapping[str, Sequence[Judged]]
+    kept: Mapping[int, tuple[np.ndarray, dict[str, np.ndarray]]]
+    clipped: int
+    outside: int
+    alone: int
+    flat: Counter
 
 
 def locate(mapper: Mapper, preprocess: Preprocess, gathered: Gathered, data_dir: str | os.PathLike,
@@ -94,64 +120,80 @@ def locate(mapper: Mapper, preprocess: Preprocess, gathered: Gathered, data_dir:
            keep: Mapping[int, Collection[str]] | None = None) -> Located:
     """Draw the maps of every finding, all of an image at once, and hold them against its boxes.
 
-    box_size: side of the square image that the boxes refer to; the file may be a scaled version of it. None: pixels
-    of the file itself. keep: index of a finding -> methods whose maps are kept for pictures.
+    Args:
+        mapper: gives the maps.
+        preprocess: of the model.
+        gathered: the findings; it stays as it is, so that several models can be held against one list.
+        data_dir: folder of the images.
+        box_size: side of the square image that the boxes refer to; the file may be a scaled version of it. None:
+            pixels of the file itself.
+        batch_size: images at once.
+        workers: threads that read images; None: one a core.
+        tolerance: pixels of the view by which a peak may miss a box.
+        keep: index of a finding -> methods whose maps are kept for pictures.
     """
-    findings, keep = gathered.findings, keep or {}
-    located = Located(findings, list(mapper.methods), tolerance)
-    judged = {name: [None] * len(findings) for name in mapper.methods}
+    seen, keep = list(gathered.findings), keep or {}
+    judged = {name: [None] * len(seen) for name in mapper.methods}
+    kept, flat, clipped, outside = {}, Counter(), 0, 0
     of_image: dict[str, list[int]] = {}
-    for index, finding in enumerate(findings):
+    for index, finding in enumerate(seen):
         of_image.setdefault(finding.image, []).append(index)
     images = list(of_image)
     with progress(None, total=len(images), desc="localise") as bar:
         for batch in views([Path(data_dir, image) for image in images], preprocess, batch_size, workers):
-            own = [of_image[images[number]] for number, _, _ in batch]
-            classes = [[findings[index].label for index in row] for row in own]
+            members = [of_image[images[number]] for number, _, _ in batch]
+            classes = [[seen[index].label for index in row] for row in members]
             maps = mapper(np.stack([preprocess.to_input(view) for _, _, view in batch]), padded(classes))
-            for place, ((_, shape, view), row) in enumerate(zip(batch, own)):
+            for place, ((_, shape, view), row) in enumerate(zip(batch, members)):
                 geometry = Geometry.of(preprocess, shape)
                 for column, index in enumerate(row):
-                    _carry(findings[index], gathered, geometry, box_size, located)
+                    seen[index], cut, lost = _into_view(seen[index], geometry, box_size)
+                    clipped, outside = clipped + cut, outside + lost
                     for name, cams in maps.items():
                         cam = cams[place, column]
-                        judged[name][index] = judge(cam, findings[index].boxes, tolerance)
-                        located.flat[name] += int(cam.max() <= cam.min())
+                        judged[name][index] = judge(cam, seen[index].boxes, tolerance)
+                        flat[name] += int(cam.max() <= cam.min())
                     if index in keep:
-                        located.kept[index] = view, {name: maps[name][place, column].copy() for name in keep[index]}
+                        kept[index] = view, {name: maps[name][place, column].copy() for name in keep[index]}
             bar.update(len(batch))
-    located.kept = dict(sorted(located.kept.items()))
-    located.judged = {**judged, **_baselines(findings, view.shape[:2], located)}
-    return located
+    baselines, alone = _baselines(seen, view.shape[:2], tolerance)
+    return Located(tuple(seen), tuple(mapper.methods), tolerance, {**judged, **baselines}, dict(sorted(kept.items())),
+                   clipped, outside, alone, flat)
 
 
-def _carry(finding: Finding, gathered: Gathered, geometry: Geometry, box_size: int | None, located: Located) -> None:
-    """Put the finding's boxes into the view; count those that the crop cuts or leaves out."""
-    for box in gathered.rows[finding.image, finding.label]:
+def _into_view(finding: Finding, geometry: Geometry, box_size: int | None) -> tuple[Finding, int, int]:
+    """The finding with its boxes in pixels of the view, and how many the crop cuts and how many it leaves out."""
+    seen, clipped, outside = [], 0, 0
+    for box in finding.boxes:
         in_image = scale_box(box, (box_size, box_size), geometry.image) if box_size else box
         whole = geometry.to_view(in_image)
-        seen = clip(whole, geometry.view)
-        if seen is None:
-            located.outside += 1
+        part = clip(whole, geometry.view)
+        if part is None:
+            outside += 1
         else:
-            located.clipped += seen[2] * seen[3] < (1 - 1e-9) * whole[2] * whole[3]
-            finding.boxes.append(seen)
+            clipped += part[2] * part[3] < (1 - 1e-9) * whole[2] * whole[3]
+            seen.append(part)
+    return replace(finding, boxes=tuple(seen)), clipped, outside
 
 
-def _baselines(findings: Sequence[Finding], shape: tuple[int, int], located: Located) -> dict[str, list[Judged]]:
-    """Maps that know other patients' boxes only. Each falls to a half at the edges of a box: the average one of the
-    class (of all classes, where no other patient has this one), or one of the average size in the middle."""
+def _baselines(findings: Sequence[Finding], shape: tuple[int, int],
+               tolerance: float) -> tuple[dict[str, list[Judged]], int]:
+    """Maps that know other patients' boxes only, and the number of findings of a class that no other patient has.
+
+    Each falls to a half at the edges of a box: the average one of the class (of all classes, where no other patient
+    has this one), or one of the average size in the middle.
+    """
     averages = _Averages(findings)
-    judged = {name: [] for name in BASELINES}
+    judged, alone = {name: [] for name in BASELINES}, 0
     for finding in findings:
-        own, everything = averages(finding, finding.label), averages(finding, None)
-        located.alone += own is None
-        width, height = everything[2:] if everything else (shape[1] / 2, shape[0] / 2)
+        of_class, of_all = averages(finding, finding.label), averages(finding, None)
+        alone += of_class is None
+        width, height = of_all[2:] if of_all else (shape[1] / 2, shape[0] / 2)
         centre = ((shape[1] - width) / 2, (shape[0] - height) / 2, width, height)
-        for name, box in (("average box", own or everything or centre), ("centre prior", centre)):
-            judged[name].append(judge(gaussian(box, shape), finding.boxes, located.tolerance))
-        judged["uniform map"].append(judge_uniform(finding.boxes, shape, located.tolerance))
-    return judged
+        for name, box in (("average box", of_class or of_all or centre), ("centre prior", centre)):
+            judged[name].append(judge(gaussian(box, shape), finding.boxes, tolerance))
+        judged["uniform map"].append(judge_uniform(finding.boxes, shape, tolerance))
+    return judged, alone
 
 
 class _Averages:
