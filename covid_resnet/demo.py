@@ -19,7 +19,7 @@ from cxr.data.transforms import Preprocess
 from cxr.device import chosen
 from cxr.evaluation.predictions import write_predictions
 from cxr.inference.predictor import Predictor, predict
-from cxr.localisation.measures import chance, hits
+from cxr.localisation.measures import chance, peak_in_box
 from cxr.metrics.classification import evaluate, scores_from_logits
 from cxr.models.restore import metadata
 from cxr.training.resume import claim
@@ -89,7 +89,7 @@ def _explain(model, test_set, scores: np.ndarray, save_dir: Path) -> tuple[float
         image = test_set.picture(index).astype(np.uint8)
         cam = method(PREPROCESS(image)[None], targets=label)[0]
         box = scale_box(boxes[name], image.shape[:2], cam.shape)
-        rows.append((name, int(hits(cam, box)), chance(box, cam.shape)))
+        rows.append((name, int(peak_in_box(cam, box)), chance(box, cam.shape)))
         text = f"{test_set.class_names[label]}: {scores[index, label] * 100:.2f}%"
         views.append(heatmaps.caption(image, name.split("/")[-1]))
         drawn.append(heatmaps.caption(heatmaps.with_box(heatmaps.overlay(image, cam), boxes[name]), text))

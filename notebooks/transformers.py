@@ -27,7 +27,7 @@ from cxr.data import class_folders, phantom  # noqa: E402
 from cxr.data.boxes import scale_box  # noqa: E402
 from cxr.data.lists import read_patients  # noqa: E402
 from cxr.data.transforms import Preprocess  # noqa: E402
-from cxr.localisation.measures import chance, hits  # noqa: E402
+from cxr.localisation.measures import chance, peak_in_box  # noqa: E402
 from cxr.training.settings import Settings  # noqa: E402
 from cxr.training.trainer import fit  # noqa: E402
 from cxr.visual import heatmaps, image_files  # noqa: E402
@@ -102,7 +102,7 @@ def main() -> None:
             image, label = test_set.picture(index).astype(np.uint8), int(test_set.labels[index])
             heat = cam(preprocess(image)[None], targets=label)[0]
             box = scale_box(boxes[name], image.shape[:2], heat.shape)
-            found.append(hits(heat, box))
+            found.append(peak_in_box(heat, box))
             by_chance.append(chance(box, heat.shape))
             views.append(heatmaps.caption(image, name.split("/")[1]))
             drawn.append(heatmaps.with_box(heatmaps.overlay(image, heat), boxes[name]))

@@ -10,7 +10,7 @@ from cxr.data.images import read_image
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
 from cxr.evaluation.report import printed, save_report
-from cxr.localisation.shortcut import REGIONS, border, corners, look, regions, shares, shortcut_report
+from cxr.localisation.shortcut import REGIONS, border, corners, measure_shortcuts, regions, shares, shortcut_report
 
 PREPROCESS = Preprocess(resize=(100, 100), crop=None)
 
@@ -64,7 +64,7 @@ def paths(tmp_path_factory):
 
 def test_report(paths, tmp_path):
     classes = [[0], [0, 1], [1], [], [2], [0], [1], []]
-    seen = look(Fake(), PREPROCESS, paths, classes, 4, batch_size=3, workers=0)
+    seen = measure_shortcuts(Fake(), PREPROCESS, paths, classes, 4, batch_size=3, workers=0)
     assert seen.labels.tolist() == [0, 0, 1, 1, 2, 0, 1] and seen.images.tolist() == [0, 1, 1, 2, 4, 5, 6]
     corner = seen.mass["fake"][seen.labels == 0]
     assert (corner[:, 2] == 1).all() and np.allclose(corner[:, 3], 0.75)      # 10 x 10 in a frame of 5
@@ -90,4 +90,4 @@ def test_report(paths, tmp_path):
 
 def test_a_list_without_any_finding(paths):
     with pytest.raises(InputError, match="none of the images in the list has any of the classes"):
-        look(Fake(), PREPROCESS, paths, [[]] * len(paths), 4)
+        measure_shortcuts(Fake(), PREPROCESS, paths, [[]] * len(paths), 4)

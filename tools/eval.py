@@ -96,16 +96,16 @@ class Evidence:
 
     def results(self, restored, dataset):
         """One after the other what was asked for; each has a `section` and can `save` its tables."""
-        from cxr.localisation.run import localise, shortcuts
+        from cxr.localisation.run import run_localisation, run_shortcuts
 
         def patients(names):
             return self.recipe.patients(self.args, names)
 
         if self.boxes:
-            yield localise(restored, self.boxes, self.args.data_dir, patients, set(dataset.names),
+            yield run_localisation(restored, self.boxes, self.args.data_dir, patients, set(dataset.names),
                            self.recipe.box_aliases, self.args.box_size or None, self.options)
         if self.args.shortcut:
-            yield shortcuts(restored, dataset, patients, self.options)
+            yield run_shortcuts(restored, dataset, patients, self.options)
 
 
 def main(args) -> None:

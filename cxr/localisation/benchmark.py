@@ -1,7 +1,8 @@
-"""Maps against a whole list of expert boxes: which method points where, beside what needs no model at all.
+"""Maps against a whole list of expert boxes: which method points where, beside maps that need no model.
 
-A finding is one class in one image, with all boxes that the list gives it. Intervals are bootstrapped over patients.
-Thresholds are tuned without leak: for each finding on the findings of all other patients, for each kind of map anew.
+A finding is a class that is present in an image, with all boxes that the list gives it. Intervals are bootstrapped over
+patients. Thresholds are tuned without leaks: for each finding on the findings of all other patients, and separately for
+each kind of map.
 """
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ import numpy as np
 from cxr.data.boxes import Box, ExpertBox, Geometry, clip, scale_box
 from cxr.data.lists import missing_files
 from cxr.data.transforms import Preprocess
-from cxr.localisation.maps import Mapper, padded, views
-from cxr.localisation.measures import FIXED, OTSU, THRESHOLDS, Judged, gaussian, judge, judge_uniform
+from cxr.localisation.maps import MapMaker, pad_classes, read_views
+from cxr.localisation.measures import FIXED, OTSU, THRESHOLDS, MapMeasures, gaussian, measure_map, measure_uniform_map
 from cxr.metrics.bootstrap import Resamples
 from cxr.utils.progress import progress
 
@@ -36,8 +37,8 @@ class Finding:
         label: index of the class.
         patient: whose image it is.
         number: of the boxes in the list.
-        boxes: (x, y, w, h), in pixels of the list as `gather` gives them. Those of `locate` are in pixels of the view,
-            clipped to it; none where the view holds none of them.
+        boxes: (x, y, w, h). `collect_findings` gives them in pixels of the list, `measure_findings` in pixels of the
+            view and clipped to it; none where the view holds none of them.
     """
     image: str
     label: int
@@ -47,7 +48,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class FindingList:
     """The list as it can be used, for any number of models.
 
     Attributes:
@@ -60,8 +61,9 @@ class Gathered:
     missing: Counter
 
 
-def gather(rows: Sequence[ExpertBox], class_names: Sequence[str], data_dir: str | os.PathLike,
-           patients: Callable[[Sequence[str]], Sequence[str]], aliases: Mapping[str, str]) -> Gathered:
+def collect_findings(rows: Sequence[ExpertBox], class_names: Sequence[str], data_dir: str | os.PathLike,
+                     patients: Callable[[Sequence[str]], Sequence[str]],
+                     aliases: Mapping[str, str]) -> FindingList:
     """Sort out a list of boxes: what has a class and an image, in the order of classes and then of the list.
 
     Args:
@@ -86,18 +88,18 @@ def gather(rows: Sequence[ExpertBox], class_names: Sequence[str], data_dir: str 
     owners = patients([image for image, _ in found]) if found else []
     findings = [Finding(image, label, patient, len(boxes), tuple(boxes))
                 for ((image, label), boxes), patient in zip(found.items(), owners)]
-    return Gathered(tuple(sorted(findings, key=lambda finding: finding.label)), unknown, missing)
+    return FindingList(tuple(sorted(findings, key=lambda finding: finding.label)), unknown, missing)
 
 
 @dataclass(frozen=True)
-class Located:
-    """What `locate` finds out.
+class FindingMeasures:
+    """What `measure_findings` finds out.
 
     Attributes:
         findings: those of the list, with their boxes in pixels of the view.
         methods: the kinds of map that are CAM methods.
         tolerance: pixels by which a peak may miss.
-        judged: kind of map -> one `Judged` for each finding.
+        measures: kind of map -> one `MapMeasures` for each finding.
         kept: index of a finding -> (view, {method: map}), for pictures.
         clipped: number of boxes that the crop cuts.
         outside: number of boxes wholly beside it.
@@ -107,7 +109,7 @@ class Located:
     findings: tuple[Finding, ...]
     methods: tuple[str, ...]
     tolerance: float
-    judged: Mapping[str, Sequence[Judged]]
+    measures: Mapping[str, Sequence[MapMeasures]]
     kept: Mapping[int, tuple[np.ndarray, dict[str, np.ndarray]]]
     clipped: int
     outside: int
@@ -115,15 +117,15 @@ class Located:
     flat: Counter
 
 
-def locate(mapper: Mapper, preprocess: Preprocess, gathered: Gathered, data_dir: str | os.PathLike,
-           box_size: int | None, batch_size: int = 8, workers: int | None = None, tolerance: float = 15,
-           keep: Mapping[int, Collection[str]] | None = None) -> Located:
-    """Draw the maps of every finding, all of an image at once, and hold them against its boxes.
+def measure_findings(map_maker: MapMaker, preprocess: Preprocess, listed: FindingList, data_dir: str | os.PathLike,
+                     box_size: int | None, batch_size: int = 8, workers: int | None = None, tolerance: float = 15,
+                     keep: Mapping[int, Collection[str]] | None = None) -> FindingMeasures:
+    """Compute the maps of every finding, all of an image at once, and hold them against its boxes.
 
     Args:
-        mapper: gives the maps.
+        map_maker: gives the maps.
         preprocess: of the model.
-        gathered: the findings; it stays as it is, so that several models can be held against one list.
+        listed: the findings; it stays as it is, so that several models can be held against one list.
         data_dir: folder of the images.
         box_size: side of the square image that the boxes refer to; the file may be a scaled version of it. None:
             pixels of the file itself.
@@ -132,18 +134,18 @@ def locate(mapper: Mapper, preprocess: Preprocess, gathered: Gathered, data_dir:
         tolerance: pixels of the view by which a peak may miss a box.
         keep: index of a finding -> methods whose maps are kept for pictures.
     """
-    seen, keep = list(gathered.findings), keep or {}
-    judged = {name: [None] * len(seen) for name in mapper.methods}
+    seen, keep = list(listed.findings), keep or {}
+    measures = {name: [None] * len(seen) for name in map_maker.methods}
     kept, flat, clipped, outside = {}, Counter(), 0, 0
     of_image: dict[str, list[int]] = {}
     for index, finding in enumerate(seen):
         of_image.setdefault(finding.image, []).append(index)
     images = list(of_image)
-    with progress(None, total=len(images), desc="localise") as bar:
-        for batch in views([Path(data_dir, image) for image in images], preprocess, batch_size, workers):
+    with progress(None, total=len(images), desc="localisation") as bar:
+        for batch in read_views([Path(data_dir, image) for image in images], preprocess, batch_size, workers):
             members = [of_image[images[number]] for number, _, _ in batch]
             classes = [[seen[index].label for index in row] for row in members]
-            maps = mapper(np.stack([preprocess.to_input(view) for _, _, view in batch]), padded(classes))
+            maps = map_maker(np.stack([preprocess.to_input(view) for _, _, view in batch]), pad_classes(classes))
             for place, ((_, shape, view), row) in enumerate(zip(batch, members)):
                 geometry = Geometry.of(preprocess, shape)
                 for column, index in enumerate(row):
@@ -151,14 +153,16 @@ def locate(mapper: Mapper, preprocess: Preprocess, gathered: Gathered, data_dir:
                     clipped, outside = clipped + cut, outside + lost
                     for name, cams in maps.items():
                         cam = cams[place, column]
-                        judged[name][index] = judge(cam, seen[index].boxes, tolerance)
+                        measures[name][index] = measure_map(cam, seen[index].boxes, tolerance)
                         flat[name] += int(cam.max() <= cam.min())
                     if index in keep:
                         kept[index] = view, {name: maps[name][place, column].copy() for name in keep[index]}
             bar.update(len(batch))
     baselines, alone = _baselines(seen, view.shape[:2], tolerance)
-    return Located(tuple(seen), tuple(mapper.methods), tolerance, {**judged, **baselines}, dict(sorted(kept.items())),
-                   clipped, outside, alone, flat)
+    return FindingMeasures(
+        findings=tuple(seen), methods=tuple(map_maker.methods), tolerance=tolerance,
+        measures={**measures, **baselines}, kept=dict(sorted(kept.items())), clipped=clipped, outside=outside,
+        alone=alone, flat=flat)
 
 
 def _into_view(finding: Finding, geometry: Geometry, box_size: int | None) -> tuple[Finding, int, int]:
@@ -177,26 +181,26 @@ def _into_view(finding: Finding, geometry: Geometry, box_size: int | None) -> tu
 
 
 def _baselines(findings: Sequence[Finding], shape: tuple[int, int],
-               tolerance: float) -> tuple[dict[str, list[Judged]], int]:
+               tolerance: float) -> tuple[dict[str, list[MapMeasures]], int]:
     """Maps that know other patients' boxes only, and the number of findings of a class that no other patient has.
 
     Each falls to a half at the edges of a box: the average one of the class (of all classes, where no other patient
     has this one), or one of the average size in the middle.
     """
-    averages = _Averages(findings)
-    judged, alone = {name: [] for name in BASELINES}, 0
+    averages = _AverageBoxes(findings)
+    measures, alone = {name: [] for name in BASELINES}, 0
     for finding in findings:
         of_class, of_all = averages(finding, finding.label), averages(finding, None)
         alone += of_class is None
         width, height = of_all[2:] if of_all else (shape[1] / 2, shape[0] / 2)
         centre = ((shape[1] - width) / 2, (shape[0] - height) / 2, width, height)
         for name, box in (("average box", of_class or of_all or centre), ("centre prior", centre)):
-            judged[name].append(judge(gaussian(box, shape), finding.boxes, tolerance))
-        judged["uniform map"].append(judge_uniform(finding.boxes, shape, tolerance))
-    return judged, alone
+            measures[name].append(measure_map(gaussian(box, shape), finding.boxes, tolerance))
+        measures["uniform map"].append(measure_uniform_map(finding.boxes, shape, tolerance))
+    return measures, alone
 
 
-class _Averages:
+class _AverageBoxes:
     """Mean (x, y, w, h) of a class's boxes, or of all, without those of one patient."""
 
     def __init__(self, findings: Sequence[Finding]):
@@ -223,19 +227,19 @@ def tuned(scores: np.ndarray, patients: Sequence) -> np.ndarray:
     return (best if len(own) > 1 else np.full(1, -1))[patient]
 
 
-def figures(judged: Sequence[Judged], patients: Sequence) -> dict[str, np.ndarray]:
+def figures(measures: Sequence[MapMeasures], patients: Sequence) -> dict[str, np.ndarray]:
     """Name of a figure -> its value for each finding (N,), nan where it is undefined.
 
     `hit`, `near`, `mass`; and for each rule of RULES `region_iou.RULE`, `region_iobb.RULE`, `box_iou.RULE`,
     `box_iobb.RULE`, `parts.RULE`, `box_iou.RULE>=0.25` (1.0 or 0.0), ..., `threshold.RULE` of regions and boxes.
     """
-    result = {name: np.array([getattr(own, name) for own in judged]) for name in ("hit", "near", "mass")}
-    levels = {name: np.stack([getattr(own, name) for own in judged])
+    result = {name: np.array([getattr(own, name) for own in measures]) for name in ("hit", "near", "mass")}
+    levels = {name: np.stack([getattr(own, name) for own in measures])
               for name in ("region_iou", "region_iobb", "box_iou", "box_iobb", "parts")}
-    everyone = np.arange(len(judged))
+    everyone = np.arange(len(measures))
     for rule in RULES:
         for kind in ("region", "box"):
-            column = {"fixed": np.full(len(judged), FIXED), "otsu": np.full(len(judged), OTSU),
+            column = {"fixed": np.full(len(measures), FIXED), "otsu": np.full(len(measures), OTSU),
                       "tuned": tuned(levels[f"{kind}_iou"][:, :OTSU], patients)}[rule]
             for name in (f"{kind}_iou", f"{kind}_iobb", *(["parts"] if kind == "box" else [])):
                 result[f"{name}.{rule}"] = np.where(column < 0, np.nan, levels[name][everyone, column])
@@ -248,12 +252,12 @@ def figures(judged: Sequence[Judged], patients: Sequence) -> dict[str, np.ndarra
     return result
 
 
-def groups(located: Located, class_names: Sequence[str], held_out: Collection[str]) -> dict[str, np.ndarray]:
+def groups(measured: FindingMeasures, class_names: Sequence[str], held_out: Collection[str]) -> dict[str, np.ndarray]:
     """Name -> indices of its findings: all, those on images of the test list, and every class that has some."""
-    chosen = {ALL: np.arange(len(located.findings)),
-              HELD_OUT: np.array([k for k, own in enumerate(located.findings) if own.image in held_out], int)}
+    chosen = {ALL: np.arange(len(measured.findings)),
+              HELD_OUT: np.array([k for k, own in enumerate(measured.findings) if own.image in held_out], int)}
     for label, name in enumerate(class_names):
-        chosen[name] = np.array([k for k, own in enumerate(located.findings) if own.label == label], int)
+        chosen[name] = np.array([k for k, own in enumerate(measured.findings) if own.label == label], int)
     return {name: members for name, members in chosen.items() if len(members)}
 
 

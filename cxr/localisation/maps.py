@@ -28,8 +28,8 @@ def choose_methods(text: str, default: str | None = None) -> list[str]:
     return chosen
 
 
-class Mapper:
-    """`maps = Mapper(model, methods)(x, classes)`: for each method (B, n, H, W) in [0, 1], n classes for each image.
+class MapMaker:
+    """`maps = MapMaker(model, methods)(x, classes)`: for each method (B, n, H, W) in [0, 1], n classes for each image.
 
     The features of the last layer, which all methods explain here, are computed once. ScoreCAM alone needs further
     forwards: `top_k` of each image, the channels that vary most (None: all, 1,024 for CheXNet).
@@ -63,8 +63,8 @@ class _Remembering:
         return self._last[1]
 
 
-def views(paths: Sequence[Path], preprocess: Preprocess, batch_size: int,
-          workers: int | None = None) -> Iterator[list[tuple[int, tuple[int, int], np.ndarray]]]:
+def read_views(paths: Sequence[Path], preprocess: Preprocess, batch_size: int,
+               workers: int | None = None) -> Iterator[list[tuple[int, tuple[int, int], np.ndarray]]]:
     """Batches of `(index, shape of the image, view)`: what the network sees of each image, (h, w, 3) uint8."""
     def read(index: int):
         with naming(paths[index]):
@@ -75,7 +75,7 @@ def views(paths: Sequence[Path], preprocess: Preprocess, batch_size: int,
     yield from grouped(ordered_map(read, range(len(paths)), workers, ahead=2 * batch_size), batch_size)
 
 
-def padded(classes: Sequence[Sequence[int]]) -> np.ndarray:
+def pad_classes(classes: Sequence[Sequence[int]]) -> np.ndarray:
     """Class indices of each image, of different number, as (B, n): short rows repeat their first."""
     most = max(map(len, classes))
     return np.array([[*row, *[row[0]] * (most - len(row))] for row in classes])

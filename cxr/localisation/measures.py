@@ -22,7 +22,7 @@ FIXED = 9                                        # index of 0.5
 OTSU = len(THRESHOLDS)                           # index of Otsu's threshold, behind the others
 
 
-def hits(cam: np.ndarray, box: Box, tolerance: float = 0) -> bool:
+def peak_in_box(cam: np.ndarray, box: Box, tolerance: float = 0) -> bool:
     """Whether the peak of the map lies in the box: the pointing game of Zhang et al. 2016.
 
     tolerance: pixels by which it may lie beside the box; Zhang et al. allow 15. 0 is the stricter hit rate.
@@ -45,7 +45,7 @@ def chance(box: Box, shape: tuple[int, int]) -> float:
 
 
 @dataclass(frozen=True)
-class Judged:
+class MapMeasures:
     """One map against the boxes of one finding. Arrays (L,) have an entry for each of THRESHOLDS and one for Otsu's.
 
     hit, near: 1.0 where the peak lies in a box, or within the tolerance of one. mass: share of the map's sum inside.
@@ -62,14 +62,14 @@ class Judged:
     parts: np.ndarray
 
 
-def judge(cam: np.ndarray, boxes: Sequence[Box], tolerance: float = 15) -> Judged:
+def measure_map(cam: np.ndarray, boxes: Sequence[Box], tolerance: float = 15) -> MapMeasures:
     """Hold a map (H, W) against the expert boxes of one finding, in its pixels and inside it (`cxr.data.boxes.clip`).
 
     With no boxes (the finding lies outside what the network sees) nothing can be hit: all figures are 0.
     """
     levels = np.zeros((5, len(THRESHOLDS) + 1))
     if cam.max() <= cam.min():
-        return Judged(0.0, 0.0, math.nan, *levels)
+        return MapMeasures(0.0, 0.0, math.nan, *levels)
     covered = coverage(boxes, cam.shape)
     area, highest, top = covered.sum(), int(np.argmax(cam)), cam.max()
     for index, threshold in enumerate([*THRESHOLDS, otsu(cam)]):
@@ -81,11 +81,12 @@ def judge(cam: np.ndarray, boxes: Sequence[Box], tolerance: float = 15) -> Judge
         levels[:, index] = (shared / (own + area - shared), shared / own,
                             max((iou(first, box) for box in boxes), default=0),
                             max((iobb(first, box) for box in boxes), default=0), count - 1)
-    return Judged(float(any(hits(cam, box) for box in boxes)), float(any(hits(cam, box, tolerance) for box in boxes)),
-                  float((cam * covered).sum() / cam.sum(dtype=np.float64)), *levels)
+    return MapMeasures(float(any(peak_in_box(cam, box) for box in boxes)),
+                       float(any(peak_in_box(cam, box, tolerance) for box in boxes)),
+                       float((cam * covered).sum() / cam.sum(dtype=np.float64)), *levels)
 
 
-def judge_uniform(boxes: Sequence[Box], shape: Sequence[int], tolerance: float = 15) -> Judged:
+def measure_uniform_map(boxes: Sequence[Box], shape: Sequence[int], tolerance: float = 15) -> MapMeasures:
     """What a map without any preference is worth, in expectation: a peak anywhere, a region that is everything."""
     x, y = np.arange(shape[1]) + 0.5, np.arange(shape[0])[:, None] + 0.5
     distance = np.full(shape, np.inf)
@@ -98,8 +99,8 @@ def judge_uniform(boxes: Sequence[Box], shape: Sequence[int], tolerance: float =
     share = covered.mean()
     best = max((iou(whole, box) for box in boxes), default=0.0)
     ones = np.ones(len(THRESHOLDS) + 1)
-    return Judged(float((distance == 0).mean()), float((distance <= tolerance).mean()), float(share),
-                  share * ones, share * ones, best * ones, best * ones, ones)
+    return MapMeasures(float((distance == 0).mean()), float((distance <= tolerance).mean()), float(share),
+                       share * ones, share * ones, best * ones, best * ones, ones)
 
 
 def gaussian(box: Box, shape: Sequence[int]) -> np.ndarray:

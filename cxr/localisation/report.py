@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from cxr.localisation.benchmark import (
     HELD_OUT,
     LEAST,
     Finding,
-    Gathered,
-    Located,
+    FindingList,
+    FindingMeasures,
     figures,
     groups,
     summarise,
@@ -36,7 +36,7 @@ Summary = Mapping[str, Mapping[str, Mapping[str, tuple]]]    # group -> kind of 
 
 
 @dataclass(frozen=True)
-class Localisation:
+class LocalisationReport:
     """The result of a run. section: for a report. summary: group of findings -> kind of map -> figure -> (mean, low,
     high). rows: one for each finding and kind of map, `FINDING_COLUMNS` and then the figures."""
     section: Section
@@ -54,7 +54,7 @@ class Localisation:
         write_csv(folder / "localisation_findings.csv", self.header, self.rows)
 
 
-def to_keep(findings: Sequence[Finding], methods: Sequence[str], main: str) -> dict[int, list[str]]:
+def findings_to_draw(findings: Sequence[Finding], methods: Sequence[str], main: str) -> dict[int, list[str]]:
     """Which findings get a picture, and whose maps it needs: up to 24 in turn from the classes with the main method,
     the first of each class (up to 8) with all."""
     of_class: dict[int, list[int]] = {}
@@ -66,41 +66,40 @@ def to_keep(findings: Sequence[Finding], methods: Sequence[str], main: str) -> d
     return dict(sorted(keep.items()))
 
 
-def localisation(located: Located, gathered: Gathered, class_names: Sequence[str], titles: Mapping[str, str], main: str,
-                 held_out: Collection[str]) -> Localisation:
+def localisation_report(measured: FindingMeasures, listed: FindingList, class_names: Sequence[str],
+                        titles: Mapping[str, str], main: str, held_out: Collection[str]) -> LocalisationReport:
     """Put the findings together.
 
     titles: method -> how it is called in the tables. main: the method of the tables by class and of the pictures.
     held_out: names of the images of the test list, which the model has not been trained on.
     """
-    patients = [finding.patient for finding in located.findings]
-    table = {titles.get(kind, kind): figures(judged, patients) for kind, judged in located.judged.items()}
-    members = groups(located, class_names, held_out)
+    patients = [finding.patient for finding in measured.findings]
+    table = {titles.get(kind, kind): figures(measures, patients) for kind, measures in measured.measures.items()}
+    members = groups(measured, class_names, held_out)
     summary = {name: summarise(table, own, patients) for name, own in members.items()}
     main_title = titles.get(main, main)
-    blocks = [_protocol(located), *_notes(located, gathered, members, titles), *_tables(summary, members, located,
-                                                                                       main_title)]
-    blocks += _pictures(located, class_names, table, titles, main)
-    counts = {name: {"findings": len(own), "boxes": sum(located.findings[k].number for k in own),
+    blocks = [_protocol(measured.tolerance), *_notes(measured, listed, members, titles),
+              *_tables(summary, members, measured, main_title), *_pictures(measured, class_names, table, titles, main)]
+    counts = {name: {"findings": len(own), "boxes": sum(measured.findings[k].number for k in own),
                      "patients": len({patients[k] for k in own})} for name, own in members.items()}
-    values = {"tolerance": located.tolerance, "clipped": located.clipped, "outside": located.outside,
-              "unknown_labels": dict(gathered.unknown), "missing_images": dict(gathered.missing),
-              "flat_maps": {titles[name]: count for name, count in located.flat.items()},
+    values = {"tolerance": measured.tolerance, "clipped": measured.clipped, "outside": measured.outside,
+              "unknown_labels": dict(listed.unknown), "missing_images": dict(listed.missing),
+              "flat_maps": {titles[name]: count for name, count in measured.flat.items()},
               "groups": {name: {**counts[name], "maps": kinds} for name, kinds in summary.items()}}
     names = list(table[main_title])
     rows = [[own.image, class_names[own.label], own.patient, int(own.image in held_out), kind,
              *(_number(column[index]) for column in (columns[name] for name in names))]
-            for kind, columns in table.items() for index, own in enumerate(located.findings)]
+            for kind, columns in table.items() for index, own in enumerate(measured.findings)]
     section = Section("localisation", "Does the map point at the finding", blocks, values)
-    return Localisation(section, summary, ["image", "class", "patient", "in_test_list", "map", *names], rows)
+    return LocalisationReport(section, summary, ["image", "class", "patient", "in_test_list", "map", *names], rows)
 
 
 def _number(value: float) -> str:
     return "" if value != value else f"{value:.6g}"
 
 
-def _protocol(located: Located) -> str:
-    return (f"Peak: the map's highest pixel lies in an expert box (the pointing game), or within {located.tolerance:g} "
+def _protocol(tolerance: float) -> str:
+    return (f"Peak: the map's highest pixel lies in an expert box (the pointing game), or within {tolerance:g} "
             "pixels of the network's input. Mass: share of the map's sum inside the boxes. IoU of the region: pixels "
             "of at least the threshold times the peak, against the boxes; IoBB: over the region's own area. A box is "
             "drawn around the connected part of the region that holds the peak. Tuned thresholds are the best in the "
@@ -109,35 +108,36 @@ def _protocol(located: Located) -> str:
             "patients.")
 
 
-def _notes(located: Located, gathered: Gathered, members: Mapping[str, np.ndarray], titles: Mapping[str, str]):
-    findings = located.findings
+def _notes(measured: FindingMeasures, listed: FindingList, members: Mapping[str, np.ndarray],
+           titles: Mapping[str, str]) -> Iterator[Note]:
+    findings = measured.findings
     images = {finding.image for finding in findings}
     seen = len({findings[k].image for k in members.get(HELD_OUT, ())})
     yield Note(f"{sum(finding.number for finding in findings)} boxes of {len(findings)} findings on {len(images)} "
                f"images of {len({finding.patient for finding in findings})} patients. {seen} of the images are in the "
                f"test list" + ("; the model may have been trained on the others." if seen < len(images) else "."))
-    if gathered.unknown:
-        yield Note(f"{sum(gathered.unknown.values())} boxes are left out, their class is none of the model's: "
-                   + ", ".join(f"{name} ({count})" for name, count in gathered.unknown.most_common()) + ".")
-    if gathered.missing:
-        yield Note(f"{sum(gathered.missing.values())} boxes are left out, their {len(gathered.missing)} images are not "
-                   f"in the folder (the first: {next(iter(gathered.missing))}).")
-    if located.clipped or located.outside:
-        yield Note(f"Boxes cut by the crop, of which the part inside counts: {located.clipped}; wholly outside it, "
-                   f"which count as missed: {located.outside}.")
-    if located.alone:
+    if listed.unknown:
+        yield Note(f"{sum(listed.unknown.values())} boxes are left out, their class is none of the model's: "
+                   + ", ".join(f"{name} ({count})" for name, count in listed.unknown.most_common()) + ".")
+    if listed.missing:
+        yield Note(f"{sum(listed.missing.values())} boxes are left out, their {len(listed.missing)} images are not "
+                   f"in the folder (the first: {next(iter(listed.missing))}).")
+    if measured.clipped or measured.outside:
+        yield Note(f"Boxes cut by the crop, of which the part inside counts: {measured.clipped}; wholly outside it, "
+                   f"which count as missed: {measured.outside}.")
+    if measured.alone:
         yield Note(f"Findings of a class that no other patient has, whose average box is that of all classes: "
-                   f"{located.alone}.")
-    if any(located.flat.values()):
+                   f"{measured.alone}.")
+    if any(measured.flat.values()):
         yield Note("Flat maps, which miss and have no mass: "
-                   + ", ".join(f"{titles[name]} {count}" for name, count in located.flat.items() if count) + ".")
+                   + ", ".join(f"{titles[name]} {count}" for name, count in measured.flat.items() if count) + ".")
     shortened = [title for name, title in titles.items() if title != name]
     if shortened:
         yield Note(f"{', '.join(shortened)}: a forward for each channel, so only those that vary most were tried; "
                    "--top_k changes it.")
 
 
-def _tables(summary: Summary, members: Mapping[str, np.ndarray], located: Located, main: str):
+def _tables(summary: Summary, members: Mapping[str, np.ndarray], measured: FindingMeasures, main: str):
     everything = summary[ALL]
 
     def over_all(columns: Mapping[str, str], plain: Mapping[str, str] | None = None) -> Table:
@@ -145,7 +145,7 @@ def _tables(summary: Summary, members: Mapping[str, np.ndarray], located: Locate
                      [[kind, *(_interval(own[name]) for name in columns.values()),
                        *(_plain(own[name]) for name in (plain or {}).values())] for kind, own in everything.items()])
 
-    yield over_all({"Peak in box": "hit", f"Within {located.tolerance:g} px": "near", "Mass in box": "mass"})
+    yield over_all({"Peak in box": "hit", f"Within {measured.tolerance:g} px": "near", "Mass in box": "mass"})
     yield "The region above a threshold against the boxes, mean:"
     yield over_all({"IoU, 0.5 of peak": "region_iou.fixed", "IoU, Otsu": "region_iou.otsu",
                     "IoU, tuned": "region_iou.tuned"}, {"IoBB, tuned": "region_iobb.tuned"})
@@ -159,8 +159,8 @@ def _tables(summary: Summary, members: Mapping[str, np.ndarray], located: Locate
     rows = []
     for name in order:
         own, kinds = members[name], summary[name]
-        rows.append([name, str(sum(located.findings[k].number for k in own)),
-                     str(len({located.findings[k].patient for k in own})), _interval(kinds[main]["hit"]),
+        rows.append([name, str(sum(measured.findings[k].number for k in own)),
+                     str(len({measured.findings[k].patient for k in own})), _interval(kinds[main]["hit"]),
                      _interval(kinds[main]["mass"]), _interval(kinds[main]["box_iou.tuned"]),
                      *(_plain(kinds[baseline]["hit"]) for baseline in BASELINES)])
     yield Table(["Class", "Boxes", "Patients", "Peak in box", "Mass in box", "IoU of drawn box",
@@ -181,34 +181,34 @@ def _plain(values: tuple[float, float, float]) -> str:
     return "-" if values[0] != values[0] else f"{values[0]:.2f}"
 
 
-def _pictures(located: Located, class_names: Sequence[str], table, titles: Mapping[str, str], main: str):
+def _pictures(measured: FindingMeasures, class_names: Sequence[str], table, titles: Mapping[str, str], main: str):
     names = drawable_names(class_names)
 
     def tile(index: int, method: str, text: str, side: int | None = None) -> np.ndarray:
-        view, maps = located.kept[index]
+        view, maps = measured.kept[index]
         own, cam = table[titles.get(method, method)], maps[method]
         threshold = own["box_threshold.tuned"][index]
         drawn = draw_boxes(cam, threshold if threshold == threshold else 0.5)
-        result = view_with(view, cam, located.findings[index].boxes, drawn[0][0] if drawn else None)
+        result = draw_finding(view, cam, measured.findings[index].boxes, drawn[0][0] if drawn else None)
         result = fit(result, side) if side else result
         inside = "in" if own["hit"][index] else "out"
         iou = own["box_iou.tuned"][index]
         return caption(result, f"{text}{'' if iou != iou else f' IoU {iou:.2f},'} peak {inside}")
 
     legend = "white: expert   magenta: box drawn from the map at the tuned threshold   cross: its peak"
-    if located.kept:
-        tiles = [tile(index, main, names[located.findings[index].label]) for index in located.kept]
+    if measured.kept:
+        tiles = [tile(index, main, names[measured.findings[index].label]) for index in measured.kept]
         yield Picture("localisation", heading(montage(tiles, COLUMNS), f"{titles.get(main, main)}   {legend}"),
                       f"{len(tiles)} findings by class, {titles.get(main, main)}. {legend}")
-    compared = [index for index, (_, maps) in located.kept.items() if len(maps) > 1]
+    compared = [index for index, (_, maps) in measured.kept.items() if len(maps) > 1]
     if compared:
-        tiles = [tile(index, method, f"{names[located.findings[index].label]} {method}", _SMALL)
-                 for index in compared for method in located.methods]
-        yield Picture("localisation_methods", heading(montage(tiles, len(located.methods)), legend),
+        tiles = [tile(index, method, f"{names[measured.findings[index].label]} {method}", _SMALL)
+                 for index in compared for method in measured.methods]
+        yield Picture("localisation_methods", heading(montage(tiles, len(measured.methods)), legend),
                       f"The first finding of each class, a method in each column. {legend}")
 
 
-def view_with(view: np.ndarray, cam: np.ndarray, expert: Sequence[Box], drawn: Box | None) -> np.ndarray:
+def draw_finding(view: np.ndarray, cam: np.ndarray, expert: Sequence[Box], drawn: Box | None) -> np.ndarray:
     """The map on what the network sees (h, w, 3) uint8, its peak, the box drawn from it, and the expert boxes."""
     picture = overlay(view, cam)
     if drawn:

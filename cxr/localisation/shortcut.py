@@ -22,7 +22,7 @@ import numpy as np
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
 from cxr.evaluation.report import Note, Picture, Section, Table
-from cxr.localisation.maps import Mapper, padded, views
+from cxr.localisation.maps import MapMaker, pad_classes, read_views
 from cxr.localisation.thorax import estimate
 from cxr.metrics.bootstrap import Resamples
 from cxr.utils.files import write_csv
@@ -66,11 +66,19 @@ def shares(cam: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return inside / total if total > 0 else np.full(len(masks), np.nan)
 
 
-@dataclass
-class Shortcuts:
-    """What `look` finds out. One row for each pair of an image and a class that it has: `labels`, `images` (indices),
-    `found` (lung fields), `uniform` (N, R) shares of the area, `mass` method -> (N, R) shares of the map.
-    means: method -> (K, H, W) mean map of each class; views: (K, H, W, 3) mean picture; nan where a class has none."""
+@dataclass(frozen=True)
+class ShortcutMeasures:
+    """What `measure_shortcuts` finds out, with a row for each pair of an image and a class that it has.
+
+    Attributes:
+        labels: (N,) indices of the classes.
+        images: (N,) indices of the images.
+        found: (N,) whether the lung fields were found in the image.
+        uniform: (N, R) share of the area in each region.
+        mass: method -> (N, R) share of the map in each region.
+        means: method -> (K, H, W) mean map of each class; nan where no image has it.
+        views: (K, H, W, 3) mean picture of the images of each class; nan where no image has it.
+    """
     labels: np.ndarray
     images: np.ndarray
     found: np.ndarray
@@ -80,9 +88,10 @@ class Shortcuts:
     views: np.ndarray
 
 
-def look(mapper: Mapper, preprocess: Preprocess, paths: Sequence[Path], classes: Sequence[Sequence[int]],
-         n_classes: int, batch_size: int = 8, workers: int | None = None) -> Shortcuts:
-    """Draw the maps of the classes that each image has, and measure where they lie.
+def measure_shortcuts(map_maker: MapMaker, preprocess: Preprocess, paths: Sequence[Path],
+                      classes: Sequence[Sequence[int]], n_classes: int, batch_size: int = 8,
+                      workers: int | None = None) -> ShortcutMeasures:
+    """Compute the maps of the classes that each image has, and measure where they lie.
 
     classes: for each image the indices of its labels; images with none are left out.
     """
@@ -90,13 +99,13 @@ def look(mapper: Mapper, preprocess: Preprocess, paths: Sequence[Path], classes:
     if not chosen:
         raise InputError("none of the images in the list has any of the classes: --shortcut has no maps to look at.")
     shape = preprocess.input_shape[1:]
-    sums = {name: np.zeros((n_classes, *shape)) for name in mapper.methods}
+    sums = {name: np.zeros((n_classes, *shape)) for name in map_maker.methods}
     pictures, counts = np.zeros((n_classes, *shape, 3)), np.zeros(n_classes)
-    rows, mass = [], {name: [] for name in mapper.methods}
+    rows, mass = [], {name: [] for name in map_maker.methods}
     with progress(None, total=len(chosen), desc="shortcuts") as bar:
-        for batch in views([paths[index] for index in chosen], preprocess, batch_size, workers):
+        for batch in read_views([paths[index] for index in chosen], preprocess, batch_size, workers):
             own = [classes[chosen[number]] for number, _, _ in batch]
-            maps = mapper(np.stack([preprocess.to_input(view) for _, _, view in batch]), padded(own))
+            maps = map_maker(np.stack([preprocess.to_input(view) for _, _, view in batch]), pad_classes(own))
             for place, ((number, _, view), labels) in enumerate(zip(batch, own)):
                 masks, found = regions(view)
                 for column, label in enumerate(labels):
@@ -111,8 +120,8 @@ def look(mapper: Mapper, preprocess: Preprocess, paths: Sequence[Path], classes:
         means = {name: own / counts[:, None, None] for name, own in sums.items()}
         pictures /= counts[:, None, None, None]
     labels, images, found, uniform = zip(*rows)
-    return Shortcuts(np.array(labels), np.array(images), np.array(found), np.stack(uniform),
-                     {name: np.stack(own) for name, own in mass.items()}, means, pictures)
+    return ShortcutMeasures(np.array(labels), np.array(images), np.array(found), np.stack(uniform),
+                            {name: np.stack(own) for name, own in mass.items()}, means, pictures)
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class ShortcutReport:
                   ["class", "map", "region", "images", "share", "low", "high", "uniform"], self.rows)
 
 
-def shortcut_report(seen: Shortcuts, class_names: Sequence[str], patients: Sequence[str],
+def shortcut_report(seen: ShortcutMeasures, class_names: Sequence[str], patients: Sequence[str],
                     titles: dict[str, str]) -> ShortcutReport:
     """Tables and pictures. patients: of each image of the data set. titles: method -> its name in the tables."""
     groups = {name: np.flatnonzero(seen.labels == k) for k, name in enumerate(class_names)}
@@ -169,7 +178,7 @@ def _summarise(mass: np.ndarray, uniform: np.ndarray, patients: np.ndarray) -> l
             for mean, limits, expected in zip(means, intervals, uniform.mean(axis=0))]
 
 
-def _picture(seen: Shortcuts, class_names: Sequence[str], name: str, title: str) -> Picture:
+def _picture(seen: ShortcutMeasures, class_names: Sequence[str], name: str, title: str) -> Picture:
     """The mean map of each class on the mean picture of its images, with corners and border."""
     tiles = []
     for text, cam, view in zip(drawable_names(class_names), seen.means[name], seen.views):

@@ -20,16 +20,16 @@ from cxr.localisation.benchmark import (
     ALL,
     HELD_OUT,
     Finding,
-    _Averages,
+    _AverageBoxes,
+    collect_findings,
     figures,
-    gather,
     groups,
-    locate,
+    measure_findings,
     summarise,
     tuned,
 )
-from cxr.localisation.maps import Mapper, choose_methods, padded
-from cxr.localisation.report import localisation, to_keep
+from cxr.localisation.maps import MapMaker, choose_methods, pad_classes
+from cxr.localisation.report import findings_to_draw, localisation_report
 
 NAMES = phantom.CLASS_NAMES
 # 136 -> 128 -> the centre 112: the boxes are scaled, moved and cut.
@@ -37,7 +37,7 @@ PREPROCESS = Preprocess(resize=128, crop=112)
 
 
 class Planted:
-    """A mapper that knows where the signs are: `right` maps are their boxes, `wrong` ones all the rest."""
+    """A map maker that knows where the signs are: `right` maps are their boxes, `wrong` ones all the rest."""
     titles = {"right": "right", "wrong": "wrong"}
     methods = titles
 
@@ -66,51 +66,51 @@ def patients_of(names):
     return ["-".join(name.split("/")) for name in names]
 
 
-def run(folder, rows, mapper, **options):
-    gathered = gather(rows, NAMES, folder, patients_of, {"Fluid": "Effusion"})
-    return gathered, locate(mapper, PREPROCESS, gathered, folder, None, batch_size=3, workers=0,
-                            keep=to_keep(gathered.findings, ["right", "wrong"], "right"), **options)
+def run(folder, rows, map_maker, **options):
+    listed = collect_findings(rows, NAMES, folder, patients_of, {"Fluid": "Effusion"})
+    return listed, measure_findings(map_maker, PREPROCESS, listed, folder, None, batch_size=3, workers=0,
+                                    keep=findings_to_draw(listed.findings, ["right", "wrong"], "right"), **options)
 
 
 def test_planted_boxes(phantoms):
-    mapper = Planted(phantoms, 128)
-    gathered, located = run(phantoms, read_boxes(phantoms / "boxes.csv"), mapper, tolerance=0)
-    assert len(located.findings) == 16 and mapper.calls == 6                  # 16 images, 3 at a time
-    patients = [finding.patient for finding in located.findings]
-    right, wrong = (figures(located.judged[name], patients) for name in ("right", "wrong"))
+    map_maker = Planted(phantoms, 128)
+    listed, measured = run(phantoms, read_boxes(phantoms / "boxes.csv"), map_maker, tolerance=0)
+    assert len(measured.findings) == 16 and map_maker.calls == 6               # 16 images, 3 at a time
+    patients = [finding.patient for finding in measured.findings]
+    right, wrong = (figures(measured.measures[name], patients) for name in ("right", "wrong"))
     for name in ("hit", "near", "mass", "region_iou.fixed", "region_iou.otsu", "region_iou.tuned", "box_iou.fixed",
                  "box_iou.tuned", "box_iobb.otsu", "box_iou.tuned>=0.5"):
         assert right[name] == pytest.approx(1), name
     for name in ("hit", "near", "mass", "region_iou.fixed", "region_iou.tuned", "region_iobb.otsu"):
         assert wrong[name] == pytest.approx(0), name
     whole = 112 * 112
-    covered = np.array([sum(box[2] * box[3] for box in own.boxes) for own in located.findings])
-    assert figures(located.judged["uniform map"], patients)["mass"] == pytest.approx(covered / whole)
-    assert located.clipped == sum(min(box[0], box[1]) < 8 or max(box[0] + box[2], box[1] + box[3]) > 120
-                                  for (box,) in (finding.boxes for finding in gathered.findings)) > 0
+    covered = np.array([sum(box[2] * box[3] for box in own.boxes) for own in measured.findings])
+    assert figures(measured.measures["uniform map"], patients)["mass"] == pytest.approx(covered / whole)
+    assert measured.clipped == sum(min(box[0], box[1]) < 8 or max(box[0] + box[2], box[1] + box[3]) > 120
+                                  for (box,) in (finding.boxes for finding in listed.findings)) > 0
 
 
 def test_boxes_of_another_resolution_lie_in_the_same_place(phantoms):
     rows = read_boxes(phantoms / "boxes.csv")
     large = [ExpertBox(row.image, row.label, tuple(8 * value for value in row.box)) for row in rows]
-    gathered = gather(large, NAMES, phantoms, patients_of, {})
-    located = locate(Planted(phantoms, 128), PREPROCESS, gathered, phantoms, 1024, workers=0)
-    assert all(own.hit == own.mass == 1 for own in located.judged["right"])
+    listed = collect_findings(large, NAMES, phantoms, patients_of, {})
+    measured = measure_findings(Planted(phantoms, 128), PREPROCESS, listed, phantoms, 1024, workers=0)
+    assert all(own.hit == own.mass == 1 for own in measured.measures["right"])
 
 
 def test_several_models_are_held_against_one_list(phantoms):
-    gathered = gather(read_boxes(phantoms / "boxes.csv"), NAMES, phantoms, patients_of, {})
-    before = copy.deepcopy(gathered)
+    listed = collect_findings(read_boxes(phantoms / "boxes.csv"), NAMES, phantoms, patients_of, {})
+    before = copy.deepcopy(listed)
     for side in (112, 56):
         preprocess = Preprocess(resize=(side, side), crop=None)
-        located = locate(Planted(phantoms, 128, preprocess), preprocess, gathered, phantoms, None, workers=0)
-        assert gathered == before
-        for listed, seen in zip(gathered.findings, located.findings):
-            assert seen.boxes == tuple(scale_box(box, (128, 128), (side, side)) for box in listed.boxes)
+        measured = measure_findings(Planted(phantoms, 128, preprocess), preprocess, listed, phantoms, None, workers=0)
+        assert listed == before
+        for finding, seen in zip(listed.findings, measured.findings):
+            assert seen.boxes == tuple(scale_box(box, (128, 128), (side, side)) for box in finding.boxes)
             assert len(seen.boxes) == seen.number == 1
-        assert all(figure.hit == 1 for figure in located.judged["right"])
+        assert all(figure.hit == 1 for figure in measured.measures["right"])
     with pytest.raises(FrozenInstanceError):
-        gathered.findings[0].boxes = ()
+        listed.findings[0].boxes = ()
 
 
 def test_what_cannot_be_used_is_counted(phantoms):
@@ -120,13 +120,13 @@ def test_what_cannot_be_used_is_counted(phantoms):
             ExpertBox("Nodule/Nodule-0002.png", "Cardiomegaly", (0.0, 0.0, 5.0, 5.0)),
             ExpertBox("Nodule/Nodule-0002.png", "Fracture", (1.0, 1.0, 5.0, 5.0)),
             ExpertBox("Nodule/gone.png", "Nodule", (1.0, 1.0, 5.0, 5.0))]
-    gathered, located = run(phantoms, rows, Planted(phantoms, 128))
-    assert gathered.unknown == {"Fracture": 1} and gathered.missing == {"Nodule/gone.png": 1}
-    assert [(own.label, own.number, list(own.boxes)) for own in located.findings] == [
+    listed, measured = run(phantoms, rows, Planted(phantoms, 128))
+    assert listed.unknown == {"Fracture": 1} and listed.missing == {"Nodule/gone.png": 1}
+    assert [(own.label, own.number, list(own.boxes)) for own in measured.findings] == [
         (0, 1, []), (1, 1, [(92, 52, 20, 20)]), (2, 2, [(32, 32, 20, 20)])]
-    assert (located.clipped, located.outside, located.alone) == (1, 2, 3)
-    assert located.judged["average box"][0].hit == located.judged["right"][0].mass == 0   # nothing to be hit
-    text = printed(localisation(located, gathered, NAMES, Planted.titles, "right", set()).section)
+    assert (measured.clipped, measured.outside, measured.alone) == (1, 2, 3)
+    assert measured.measures["average box"][0].hit == measured.measures["right"][0].mass == 0   # nothing to be hit
+    text = printed(localisation_report(measured, listed, NAMES, Planted.titles, "right", set()).section)
     for sentence in ("4 boxes of 3 findings on 2 images of 2 patients", "0 of the images are in the test list",
                      "Fracture (1)", "Nodule/gone.png", "the part inside counts: 1;", "count as missed: 2."):
         assert sentence in " ".join(text.split()), sentence
@@ -138,7 +138,7 @@ def test_the_average_box_does_not_know_the_patient_s_own():
 
     findings = [finding(0, "a", (0, 0, 10, 10)), finding(0, "a", (2, 2, 10, 10)), finding(0, "b", (40, 40, 20, 20)),
                 finding(1, "b", (80, 80, 8, 8))]
-    averages = _Averages(findings)
+    averages = _AverageBoxes(findings)
     assert averages(findings[0], 0) == averages(findings[1], 0) == (40, 40, 20, 20)
     assert averages(findings[2], 0) == (1, 1, 10, 10)
     assert averages(findings[3], 1) is None and averages(findings[3], None) == (1, 1, 10, 10)
@@ -167,11 +167,11 @@ def test_means_leave_out_what_is_undefined_and_need_two_patients():
 
 
 def test_files_and_pictures(phantoms, tmp_path):
-    gathered, located = run(phantoms, read_boxes(phantoms / "boxes.csv"), Planted(phantoms, 128))
+    listed, measured = run(phantoms, read_boxes(phantoms / "boxes.csv"), Planted(phantoms, 128))
     held_out = {"Nodule/Nodule-0001.png", "Nodule/Nodule-0002.png"}
-    members = groups(located, NAMES, held_out)
+    members = groups(measured, NAMES, held_out)
     assert list(members) == [ALL, HELD_OUT, *NAMES] and len(members[HELD_OUT]) == 2
-    result = localisation(located, gathered, NAMES, Planted.titles, "right", held_out)
+    result = localisation_report(measured, listed, NAMES, Planted.titles, "right", held_out)
     result.save(tmp_path)
     save_report(tmp_path, "phantoms", [result.section])
     rows = list(csv.DictReader((tmp_path / "localisation.csv").open()))
@@ -193,8 +193,8 @@ def test_pictures_come_in_the_order_of_classes(phantoms):
     rows = [ExpertBox(image, label, box) for image, label in (
         ("Nodule/Nodule-0001.png", "Cardiomegaly"), ("Nodule/Nodule-0001.png", "Nodule"),
         ("Nodule/Nodule-0002.png", "Effusion"))]
-    _, located = run(phantoms, rows, Planted(phantoms, 128))
-    assert [located.findings[index].label for index in located.kept] == [0, 1, 2]
+    _, measured = run(phantoms, rows, Planted(phantoms, 128))
+    assert [measured.findings[index].label for index in measured.kept] == [0, 1, 2]
 
 
 def test_methods_are_chosen_by_name(monkeypatch):
@@ -207,7 +207,7 @@ def test_methods_are_chosen_by_name(monkeypatch):
         Evidence(None, Namespace(**{**flags, "method": "gradkam"}))
     with pytest.raises(InputError, match="cannot be negative"):
         Evidence(None, Namespace(**{**flags, "box_size": -1}))
-    assert padded([[1], [2, 0]]).tolist() == [[1, 1], [2, 0]]
+    assert pad_classes([[1], [2, 0]]).tolist() == [[1, 1], [2, 0]]
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
@@ -239,11 +239,11 @@ def test_the_mapper_gives_the_methods_own_maps_from_one_forward(activation):
     paddle.seed(0)
     model, x = Small(), np.random.default_rng(0).random((2, 3, 32, 32), "float32")
     classes = np.array([[1, 3], [0, 0]])
-    mapper = Mapper(model, ["gradcam", "eigencam", "scorecam"], "dygraph", top_k=3)
-    maps = mapper(x, classes)
+    map_maker = MapMaker(model, ["gradcam", "eigencam", "scorecam"], "dygraph", top_k=3)
+    maps = map_maker(x, classes)
     assert model.forwards == 2 + 2 * 3                                        # one each, and three masks for ScoreCAM
-    assert mapper.titles["scorecam"] == "scorecam (3 channels)"
+    assert map_maker.titles["scorecam"] == "scorecam (3 channels)"
     for name, method in (("gradcam", GradCAM), ("eigencam", EigenCAM), ("scorecam", partial(ScoreCAM, top_k=3))):
         assert maps[name] == pytest.approx(method(model, model.relu)(x, classes), abs=1e-5)
-    other = mapper(x[::-1].copy(), classes[::-1])                             # not those of the batch before
+    other = map_maker(x[::-1].copy(), classes[::-1])                             # not those of the batch before
     assert other["gradcam"] == pytest.approx(maps["gradcam"][::-1], abs=1e-5)
