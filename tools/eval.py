@@ -83,29 +83,34 @@ class Evidence:
     def __init__(self, recipe, args):
         from cxr.data.boxes import read_boxes
         from cxr.errors import InputError
-        from cxr.localisation.maps import choose_methods
-        from cxr.localisation.run import Options
+        from cxr.localisation.maps import MapOptions, choose_methods
 
         if min(args.box_size, args.top_k, args.tolerance) < 0:
             raise InputError("--box_size, --top_k and --tolerance cannot be negative.")
         choose_methods(args.method)
         self.recipe, self.args = recipe, args
         self.boxes = read_boxes(args.boxes) if args.boxes else None
-        self.options = Options(args.method, recipe.method, args.top_k or None, args.tolerance, args.engine,
-                               args.batch_size, args.num_workers)
+        self.options = MapOptions(engine=args.engine, top_k=args.top_k or None, batch_size=args.batch_size,
+                                  workers=args.num_workers)
 
     def results(self, restored, dataset):
         """One after the other what was asked for; each has a `section` and can `save` its tables."""
+        from cxr.localisation.maps import choose_methods
         from cxr.localisation.run import run_localisation, run_shortcuts
 
         def patients(names):
             return self.recipe.patients(self.args, names)
 
         if self.boxes:
-            yield run_localisation(restored, self.boxes, self.args.data_dir, patients, set(dataset.names),
-                           self.recipe.box_aliases, self.args.box_size or None, self.options)
+            yield run_localisation(
+                restored, self.boxes, data_dir=self.args.data_dir, patients=patients, held_out=set(dataset.names),
+                aliases=self.recipe.box_aliases, box_size=self.args.box_size or None,
+                methods=choose_methods(self.args.method), main=self.recipe.method, tolerance=self.args.tolerance,
+                options=self.options)
         if self.args.shortcut:
-            yield run_shortcuts(restored, dataset, patients, self.options)
+            # `all` stands for the recipe's method here: a whole test list with every method would take hours.
+            yield run_shortcuts(restored, dataset, patients=patients,
+                                methods=choose_methods(self.args.method, self.recipe.method), options=self.options)
 
 
 def main(args) -> None:

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from paddle import nn
 
 from cxr.cam import METHODS
 from cxr.data.images import read_image
@@ -14,10 +16,31 @@ from cxr.inference.predictor import EngineModel, Predictor
 from cxr.utils.parallel import default_workers, grouped, ordered_map
 
 
-def choose_methods(text: str, default: str | None = None) -> list[str]:
-    """`all`, or names separated by commas, to names of `cxr.cam.METHODS`; raises `InputError` on others.
+@dataclass(frozen=True)
+class MapOptions:
+    """How maps are computed.
 
-    default: what `all` stands for, in place of all of them.
+    Attributes:
+        engine: of `cxr.inference.predictor.Predictor`.
+        top_k: channels that ScoreCAM tries; None: all of them.
+        batch_size: images at once.
+        workers: threads that read images; None: one a core.
+    """
+    engine: str = "auto"
+    top_k: int | None = 32
+    batch_size: int = 8
+    workers: int | None = None
+
+
+def choose_methods(text: str, default: str | None = None) -> list[str]:
+    """Turn `all`, or names separated by commas, into names of `cxr.cam.METHODS`.
+
+    Args:
+        text: what a user wrote.
+        default: what `all` stands for, in place of every method.
+
+    Raises:
+        InputError: there is no method of that name.
     """
     if text == "all":
         return [default] if default else list(METHODS)
@@ -29,30 +52,43 @@ def choose_methods(text: str, default: str | None = None) -> list[str]:
 
 
 class MapMaker:
-    """`maps = MapMaker(model, methods)(x, classes)`: for each method (B, n, H, W) in [0, 1], n classes for each image.
+    """Computes the maps of several methods at once: `maps = MapMaker(model, methods)(x, classes)`.
 
-    The features of the last layer, which all methods explain here, are computed once. ScoreCAM alone needs further
-    forwards: `top_k` of each image, the channels that vary most (None: all, 1,024 for CheXNet).
+    The features of the last layer, which all methods explain here, are computed once. Only ScoreCAM needs further
+    forwards: `top_k` for each image, of the channels that vary most (None: of all, 1,024 for CheXNet).
 
     Args:
         model: has `features`, `logits`, `classifier` and `activation` (see `cxr.models.recipe`).
         methods: names of `cxr.cam.METHODS`.
         engine: of `cxr.inference.predictor.Predictor`.
+        top_k: channels that ScoreCAM tries.
+
+    Attributes:
+        methods: name -> CAM method.
+        titles: name -> how tables call the method.
     """
 
-    def __init__(self, model, methods: Sequence[str], engine: str = "auto", top_k: int | None = None):
+    def __init__(self, model: nn.Layer, methods: Sequence[str], engine: str = "auto", top_k: int | None = None):
         explained = EngineModel(model, _Remembering(Predictor(model, engine)))
         options = {"scorecam": {"top_k": top_k}}
         self.methods = {name: METHODS[name](explained, EngineModel.LAYER, **options.get(name, {})) for name in methods}
         self.titles = {name: f"{name} ({top_k} channels)" if name == "scorecam" and top_k else name for name in methods}
 
     def __call__(self, x: np.ndarray, classes: np.ndarray) -> dict[str, np.ndarray]:
-        """x (B, 3, H, W) float32; classes (B, n) ints."""
+        """Compute the maps of n classes for each image.
+
+        Args:
+            x: (B, 3, H, W) float32, what the network is given.
+            classes: (B, n) ints.
+
+        Returns:
+            Method -> maps (B, n, H, W) in [0, 1].
+        """
         return {name: method(x, targets=classes) for name, method in self.methods.items()}
 
 
 class _Remembering:
-    """A predictor that does not run again for the batch that it was asked about last."""
+    """A predictor that does not run again for the batch that it was last given."""
 
     def __init__(self, predictor: Predictor):
         self._predictor, self._last = predictor, None
@@ -65,8 +101,18 @@ class _Remembering:
 
 def read_views(paths: Sequence[Path], preprocess: Preprocess, batch_size: int,
                workers: int | None = None) -> Iterator[list[tuple[int, tuple[int, int], np.ndarray]]]:
-    """Batches of `(index, shape of the image, view)`: what the network sees of each image, (h, w, 3) uint8."""
-    def read(index: int):
+    """Read images as the network sees them.
+
+    Args:
+        paths: of the images.
+        preprocess: of the model.
+        batch_size: images at once.
+        workers: threads that read images; None: one a core.
+
+    Yields:
+        A batch: for each image its index, its shape (H, W) before preprocessing, and its view, (h, w, 3) uint8.
+    """
+    def read(index: int) -> tuple[int, tuple[int, int], np.ndarray]:
         with naming(paths[index]):
             image = read_image(paths[index])
             return index, image.shape[:2], preprocess.view(image)
@@ -76,6 +122,9 @@ def read_views(paths: Sequence[Path], preprocess: Preprocess, batch_size: int,
 
 
 def pad_classes(classes: Sequence[Sequence[int]]) -> np.ndarray:
-    """Class indices of each image, of different number, as (B, n): short rows repeat their first."""
+    """Turn the class indices of each image, of which some have more than others, into (B, n).
+
+    Short rows repeat their first index.
+    """
     most = max(map(len, classes))
     return np.array([[*row, *[row[0]] * (most - len(row))] for row in classes])
