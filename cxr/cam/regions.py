@@ -15,7 +15,11 @@ def peak(cam: np.ndarray) -> tuple[float, float]:
 
 def otsu(cam: np.ndarray) -> float:
     """Otsu's threshold of a map in units of its peak, on 256 levels from 0 to the peak."""
-    levels = np.rint(cam * (255 / cam.max())).astype(np.uint8)
+    return otsu_of_levels(np.rint(cam * (255 / cam.max())).astype(np.uint8))
+
+
+def otsu_of_levels(levels: np.ndarray) -> float:
+    """Otsu's threshold of values that are already on 256 levels, uint8, in units of the highest level."""
     level, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     return (level + 0.5) / 255
 
