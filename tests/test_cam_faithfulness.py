@@ -8,7 +8,7 @@ from paddle import nn
 
 from cxr.cam import METHODS, GradCAM
 from cxr.cam.faithfulness import (
-    Judge,
+    ProbabilityMeter,
     area,
     average_drop,
     deletion,
@@ -38,51 +38,51 @@ def good():
 
 
 @pytest.fixture()
-def judge():
+def meter():
     x = np.ones((2, 3, 8, 8), "float32")
     x[1] = 0.5
-    return Judge(TopLeft(), x, targets=0)
+    return ProbabilityMeter(TopLeft(), x, targets=0)
 
 
-def test_deletion_by_hand(judge, good):
-    curve = deletion(judge, good, steps=8)
+def test_deletion_by_hand(meter, good):
+    curve = deletion(meter, good, steps=8)
     # A step is 8 pixels, half of the quarter that matters.
     np.testing.assert_allclose(curve[:, 0], [1, 0.5, 0, 0, 0, 0, 0, 0, 0], atol=1e-6)
     np.testing.assert_allclose(area(curve), [(0.75 + 0.25) / 8, (0.375 + 0.125) / 8], atol=1e-6)
-    worst = deletion(judge, -good, steps=8)
+    worst = deletion(meter, -good, steps=8)
     np.testing.assert_allclose(worst[:, 0], [1, 1, 1, 1, 1, 1, 1, 0.5, 0], atol=1e-6)
-    np.testing.assert_allclose(deletion(judge, good, steps=2, baseline=1.0)[-1], [1, 1])
+    np.testing.assert_allclose(deletion(meter, good, steps=2, baseline=1.0)[-1], [1, 1])
 
 
 def test_insertion_by_hand(good):
     x = np.zeros((2, 3, 8, 8), "float32")
     x[:, :, :4, :4] = 1
-    judge = Judge(TopLeft(), x, 0)
-    curve, worst = insertion(judge, good, steps=8), insertion(judge, -good, steps=8)
+    meter = ProbabilityMeter(TopLeft(), x, 0)
+    curve, worst = insertion(meter, good, steps=8), insertion(meter, -good, steps=8)
     assert 0.1 < curve[0, 0] < 0.9                                       # blurred
     np.testing.assert_allclose(curve[2:], 1, atol=1e-6)
     np.testing.assert_allclose(worst[:7], np.broadcast_to(curve[0], (7, 2)), atol=1e-6)
     assert (area(curve) > area(worst)).all()
 
 
-def test_average_drop_and_increase_by_hand(judge, good):
-    np.testing.assert_allclose(average_drop(judge, good), [[0, 0], [0, 0]], atol=1e-6)
-    np.testing.assert_allclose(average_drop(judge, 1 - good), [[1, 1], [0, 0]], atol=1e-6)
+def test_average_drop_and_increase_by_hand(meter, good):
+    np.testing.assert_allclose(average_drop(meter, good), [[0, 0], [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(average_drop(meter, 1 - good), [[1, 1], [0, 0]], atol=1e-6)
     x = np.ones((1, 3, 8, 8), "float32")
     x[:, :, :2] = -0.5                                                   # probability (1 - 0.5) / 2
     lower_half = np.repeat(np.arange(8) >= 2, 8).reshape(1, 8, 8).astype("float32")
-    np.testing.assert_allclose(average_drop(Judge(TopLeft(), x, 0), lower_half), [[0], [1]], atol=1e-6)
+    np.testing.assert_allclose(average_drop(ProbabilityMeter(TopLeft(), x, 0), lower_half), [[0], [1]], atol=1e-6)
 
 
 def test_road_by_hand(good):
     x = np.zeros((2, 3, 8, 8), "float32")
     x[:, :, :4, :4] = 1
-    judge = Judge(TopLeft(), x, 0)
-    np.testing.assert_allclose(road(judge, good, percentages=[25], noise=0), 0.5, atol=0.01)
-    np.testing.assert_allclose(road(judge, -good, percentages=[25], noise=0), -0.5, atol=0.01)
-    np.testing.assert_array_equal(road(judge, good), road(judge, good))  # the noise is seeded
+    meter = ProbabilityMeter(TopLeft(), x, 0)
+    np.testing.assert_allclose(road(meter, good, percentages=[25], noise=0), 0.5, atol=0.01)
+    np.testing.assert_allclose(road(meter, -good, percentages=[25], noise=0), -0.5, atol=0.01)
+    np.testing.assert_array_equal(road(meter, good), road(meter, good))  # the noise is seeded
     with pytest.raises(InputError, match="percentages"):
-        road(judge, good, percentages=[100])
+        road(meter, good, percentages=[100])
 
 
 def test_imputation_solves_its_equations():
@@ -136,18 +136,18 @@ def test_batches_change_nothing():
 def test_probabilities_are_asked_for():
     model, x = seeded(SmallNet()), images(2, 32)
     with pytest.raises(InputError, match="probability="):
-        Judge(model, x)
-    judge = Judge(model, x, probability=F.softmax)
-    np.testing.assert_array_equal(judge.classes, model(x).numpy().argmax(1))
-    np.testing.assert_allclose(judge([judge.images])[0], judge.unaltered, atol=1e-6)
+        ProbabilityMeter(model, x)
+    meter = ProbabilityMeter(model, x, probability=F.softmax)
+    np.testing.assert_array_equal(meter.classes, model(x).numpy().argmax(1))
+    np.testing.assert_allclose(meter([meter.images])[0], meter.unaltered, atol=1e-6)
 
 
-def test_maps_that_do_not_fit(judge, good):
+def test_maps_that_do_not_fit(meter, good):
     for maps in (good[:1], good[:, None], good.tolist()):
         with pytest.raises(InputError, match="maps must be"):
-            deletion(judge, maps)
+            deletion(meter, maps)
     with pytest.raises(InputError, match="one class per image"):
-        Judge(TopLeft(), judge.x, "all")
+        ProbabilityMeter(TopLeft(), meter.x, "all")
 
 
 def test_randomisation_tells_a_map_of_the_model_from_one_of_the_image():

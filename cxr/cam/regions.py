@@ -8,7 +8,7 @@ Box = tuple[float, float, float, float]          # x, y, width and height in pix
 
 
 def peak(cam: np.ndarray) -> tuple[float, float]:
-    """Centre (x, y) of the highest pixel of a map (H, W); the first one in reading order where several are equal."""
+    """Centre (x, y) of the highest pixel of a map (H, W); the first in reading order where several are equal."""
     row, column = np.unravel_index(int(np.argmax(cam)), cam.shape)
     return column + 0.5, row + 0.5
 
@@ -25,10 +25,15 @@ def otsu_of_levels(levels: np.ndarray) -> float:
 
 
 def draw_boxes(cam: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
-    """Boxes around the connected parts (8 neighbours) of the region at `threshold` times the peak, and their scores.
+    """Draw a box around every connected part (8 neighbours) of a map's region.
 
-    The score of a box is the highest value of the map in its part; the highest comes first, so the first holds the
-    peak. A flat map has none.
+    Args:
+        cam: a map (H, W).
+        threshold: of the region, in units of the map's peak.
+
+    Returns:
+        Each box with its score, the highest value of the map in that part, in falling order of scores: the first box
+        holds the peak. A flat map has none.
     """
     from scipy.ndimage import maximum  # takes a third of a second, and few ask for boxes
 

@@ -18,12 +18,18 @@ import numpy as np
 from cxr.data.transforms import Preprocess, centre_corner, resized_shape
 from cxr.errors import InputError
 
-Box = tuple                                      # (x, y, w, h), floats
+Box = tuple[float, float, float, float]          # (x, y, w, h)
 
 
 @dataclass(frozen=True)
 class ExpertBox:
-    """One row of a list of boxes: image name, class name as it stands there, and (x, y, w, h)."""
+    """A row of a list of boxes.
+
+    Attributes:
+        image: name of the image.
+        label: name of the class, as the list writes it.
+        box: (x, y, w, h) in pixels of the list.
+    """
     image: str
     label: str
     box: Box
@@ -32,8 +38,10 @@ class ExpertBox:
 def read_boxes(path: str | os.PathLike) -> list[ExpertBox]:
     """Read `image,label,x,y,w,h` rows below a header, such as ChestX-ray14's `BBox_List_2017.csv`.
 
-    The header may write `Bbox [x,y,w,h]` and, like the rows, end in empty columns, as published. Raises `InputError`
-    naming the line of a row that is none, or that stands there twice.
+    The header may write `Bbox [x,y,w,h]` and, like the rows, end in empty columns, as published.
+
+    Raises:
+        InputError: names the line of a row that is no box or a repetition; or there is no list, or no box in it.
     """
     rows: dict[ExpertBox, None] = {}
     try:
@@ -81,7 +89,7 @@ def _expert_box(row: Sequence[str], fail: Callable[[str], InputError]) -> Expert
 
 
 def scale_box(box: Box, source: tuple[int, int], target: tuple[int, int]) -> Box:
-    """Carry a box from an image of shape `source` (H, W) to its resized form of shape `target`."""
+    """Carry a box from an image of shape `source` (H, W) to its resized copy of shape `target`."""
     down, across = target[0] / source[0], target[1] / source[1]
     left, top, width, height = box
     return left * across, top * down, width * across, height * down
@@ -89,8 +97,14 @@ def scale_box(box: Box, source: tuple[int, int], target: tuple[int, int]) -> Box
 
 @dataclass(frozen=True)
 class Geometry:
-    """What `Preprocess.view` does to coordinates: an image of shape `image` is resized to `resized`, and the part of
-    shape `view` at `corner` (top, left) is what the network sees. Shapes are (height, width)."""
+    """What `Preprocess.view` does to coordinates.
+
+    Attributes:
+        image: (H, W) of the image.
+        resized: (H, W) of the resized image.
+        corner: (top, left) of the part of it that the network sees.
+        view: (H, W) of that part.
+    """
     image: tuple[int, int]
     resized: tuple[int, int]
     corner: tuple[int, int]
@@ -98,7 +112,7 @@ class Geometry:
 
     @classmethod
     def of(cls, preprocess: Preprocess, image: Sequence[int]) -> Geometry:
-        """For an image of shape (H, W); rounded exactly as the pixels are."""
+        """The geometry for an image of shape (H, W), rounded exactly as the pixels are."""
         image = (int(image[0]), int(image[1]))
         resized = resized_shape(image, preprocess.resize)
         if not preprocess.crop:
@@ -106,12 +120,12 @@ class Geometry:
         return cls(image, resized, centre_corner(resized, preprocess.crop), (preprocess.crop,) * 2)
 
     def to_view(self, box: Box) -> Box:
-        """A box of the image where it lies in the view; it may reach beyond, see `clip`."""
+        """Carry a box from the image to the view; it may reach beyond the view, see `clip`."""
         left, top, width, height = scale_box(box, self.image, self.resized)
         return left - self.corner[1], top - self.corner[0], width, height
 
     def to_image(self, box: Box) -> Box:
-        """The inverse: a box of the view (or one drawn from a map) where it lies in the image."""
+        """Carry a box of the view, such as a box drawn from a map, back to the image."""
         left, top, width, height = box
         return scale_box((left + self.corner[1], top + self.corner[0], width, height), self.resized, self.image)
 
@@ -124,21 +138,21 @@ def clip(box: Box, shape: Sequence[int]) -> Box | None:
     return (left, top, right - left, bottom - top) if right > left and bottom > top else None
 
 
-def overlap(one: Box, other: Box) -> float:
+def overlap(first: Box, second: Box) -> float:
     """Area that two boxes share."""
-    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
-    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
     return max(width, 0.0) * max(height, 0.0)
 
 
-def iou(one: Box, other: Box) -> float:
+def iou(first: Box, second: Box) -> float:
     """Intersection over union of two boxes."""
-    shared = overlap(one, other)
-    return shared / (one[2] * one[3] + other[2] * other[3] - shared)
+    shared = overlap(first, second)
+    return shared / (first[2] * first[3] + second[2] * second[3] - shared)
 
 
 def iobb(drawn: Box, expert: Box) -> float:
-    """Intersection over the area of the drawn box (Wang et al. 2017): how pure it is."""
+    """Intersection over the area of the drawn box (Wang et al. 2017): the share of it that is finding."""
     return overlap(drawn, expert) / (drawn[2] * drawn[3])
 
 
