@@ -30,7 +30,7 @@ ALL, HELD_OUT = "all", "test list"                # groups beside the classes
 
 @dataclass(frozen=True)
 class Finding:
-    """One class in one image.
+    """A class that is present in an image, with its boxes.
 
     Attributes:
         image: name of the image in the list.
@@ -72,6 +72,9 @@ def collect_findings(rows: Sequence[ExpertBox], class_names: Sequence[str], data
         data_dir: folder that the images' names are relative to.
         patients: gives the patient of each image of a list of names.
         aliases: names that the list has for classes which the model calls otherwise (`Infiltrate`: `Infiltration`).
+
+    Returns:
+        The findings, and what had to be left out.
     """
     labels = {name: k for k, name in enumerate(class_names)}
     names = list(dict.fromkeys(row.image for row in rows))
@@ -133,6 +136,9 @@ def measure_findings(map_maker: MapMaker, preprocess: Preprocess, listed: Findin
         workers: threads that read images; None: one a core.
         tolerance: pixels of the view by which a peak may miss a box.
         keep: index of a finding -> methods whose maps are kept for pictures.
+
+    Returns:
+        What was measured, for the maps and for the baselines.
     """
     seen, keep = list(listed.findings), keep or {}
     measures = {name: [None] * len(seen) for name in map_maker.methods}
@@ -182,10 +188,13 @@ def _into_view(finding: Finding, geometry: Geometry, box_size: int | None) -> tu
 
 def _baselines(findings: Sequence[Finding], shape: tuple[int, int],
                tolerance: float) -> tuple[dict[str, list[MapMeasures]], int]:
-    """Maps that know other patients' boxes only, and the number of findings of a class that no other patient has.
+    """Measure maps that only know other patients' boxes.
 
-    Each falls to a half at the edges of a box: the average one of the class (of all classes, where no other patient
-    has this one), or one of the average size in the middle.
+    Each falls to a half at the edges of a box: the average box of the class (of all classes, where no other patient
+    has the class), or a box of average size in the middle.
+
+    Returns:
+        Baseline -> measures of each finding; and the number of findings of a class that no other patient has.
     """
     averages = _AverageBoxes(findings)
     measures, alone = {name: [] for name in BASELINES}, 0
@@ -201,7 +210,7 @@ def _baselines(findings: Sequence[Finding], shape: tuple[int, int],
 
 
 class _AverageBoxes:
-    """Mean (x, y, w, h) of a class's boxes, or of all, without those of one patient."""
+    """Mean (x, y, w, h) of a class's boxes, or of all, without those of the finding's patient."""
 
     def __init__(self, findings: Sequence[Finding]):
         self._sums: dict[tuple, np.ndarray] = {}
@@ -217,24 +226,38 @@ class _AverageBoxes:
 
 
 def tuned(scores: np.ndarray, patients: Sequence) -> np.ndarray:
-    """For each of N findings the column of scores (N, L) that is best in the mean over all other patients' findings;
-    -1 where there is no other patient. The first of equals counts."""
+    """Choose a threshold for each finding by what is best for all other patients.
+
+    Args:
+        scores: (N, L), of N findings at L thresholds.
+        patients: of each finding.
+
+    Returns:
+        (N,) columns of the best mean over all other patients' findings, the first of equals; -1 where there is no
+        other patient.
+    """
     patient = np.unique(np.asarray(patients), return_inverse=True)[1]
-    own = np.zeros((patient.max() + 1, scores.shape[1]))
-    np.add.at(own, patient, scores)
+    sums = np.zeros((patient.max() + 1, scores.shape[1]))
+    np.add.at(sums, patient, scores)
     # Rounded: what is equal on paper must not be decided by the order of the sum.
-    best = np.round(own.sum(axis=0) - own, 9).argmax(axis=1)
-    return (best if len(own) > 1 else np.full(1, -1))[patient]
+    best = np.round(sums.sum(axis=0) - sums, 9).argmax(axis=1)
+    return (best if len(sums) > 1 else np.full(1, -1))[patient]
 
 
 def figures(measures: Sequence[MapMeasures], patients: Sequence) -> dict[str, np.ndarray]:
-    """Name of a figure -> its value for each finding (N,), nan where it is undefined.
+    """Turn the measures of N findings into columns of a table.
 
-    `hit`, `near`, `mass`; and for each rule of RULES `region_iou.RULE`, `region_iobb.RULE`, `box_iou.RULE`,
-    `box_iobb.RULE`, `parts.RULE`, `box_iou.RULE>=0.25` (1.0 or 0.0), ..., `threshold.RULE` of regions and boxes.
+    Args:
+        measures: of each finding.
+        patients: of each finding.
+
+    Returns:
+        Name of a figure -> (N,) values, nan where it is undefined: `hit`, `near`, `mass`; for each rule of RULES
+        `region_iou.RULE`, `region_iobb.RULE`, `box_iou.RULE`, `box_iobb.RULE`, `parts.RULE`, and 1.0 or 0.0 as
+        `box_iou.RULE>=0.25`, ...; and `region_threshold.tuned` and `box_threshold.tuned`.
     """
-    result = {name: np.array([getattr(own, name) for own in measures]) for name in ("hit", "near", "mass")}
-    levels = {name: np.stack([getattr(own, name) for own in measures])
+    result = {name: np.array([getattr(row, name) for row in measures]) for name in ("hit", "near", "mass")}
+    levels = {name: np.stack([getattr(row, name) for row in measures])
               for name in ("region_iou", "region_iobb", "box_iou", "box_iobb", "parts")}
     everyone = np.arange(len(measures))
     for rule in RULES:
@@ -253,21 +276,38 @@ def figures(measures: Sequence[MapMeasures], patients: Sequence) -> dict[str, np
 
 
 def groups(measured: FindingMeasures, class_names: Sequence[str], held_out: Collection[str]) -> dict[str, np.ndarray]:
-    """Name -> indices of its findings: all, those on images of the test list, and every class that has some."""
-    chosen = {ALL: np.arange(len(measured.findings)),
-              HELD_OUT: np.array([k for k, own in enumerate(measured.findings) if own.image in held_out], int)}
+    """Group the findings: all, those on images of the test list, and every class that has some.
+
+    Args:
+        measured: has the findings.
+        class_names: of the model.
+        held_out: names of the images of the test list.
+
+    Returns:
+        Group -> indices of its findings; groups without any are left out.
+    """
+    findings = measured.findings
+    chosen = {ALL: np.arange(len(findings)),
+              HELD_OUT: np.array([k for k, finding in enumerate(findings) if finding.image in held_out], int)}
     for label, name in enumerate(class_names):
-        chosen[name] = np.array([k for k, own in enumerate(measured.findings) if own.label == label], int)
+        chosen[name] = np.array([k for k, finding in enumerate(findings) if finding.label == label], int)
     return {name: members for name, members in chosen.items() if len(members)}
 
 
 def summarise(table: Mapping[str, Mapping[str, np.ndarray]], members: np.ndarray,
               patients: Sequence) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Kind of map -> figure -> (mean, low, high) over some findings, with 95 % intervals from whole patients.
+    """Average each figure over some findings.
 
-    A figure that is undefined for a finding (nan) is left out there. The interval is nan with a single patient.
+    Args:
+        table: kind of map -> figure -> (N,) values; nan where undefined, which is left out of the mean.
+        members: indices of the findings.
+        patients: of all N findings.
+
+    Returns:
+        Kind of map -> figure -> (mean, low, high), a 95 % interval from resampling whole patients; nan with a single
+        patient.
     """
-    keys = [(kind, name) for kind, own in table.items() for name in own]
+    keys = [(kind, name) for kind, columns in table.items() for name in columns]
     values = np.stack([table[kind][name][members] for kind, name in keys], axis=1).astype(float)
     means, intervals = Resamples(np.asarray(patients)[members]).means(values)
     result: dict[str, dict] = {kind: {} for kind in table}

@@ -23,9 +23,12 @@ OTSU = len(THRESHOLDS)                           # index of Otsu's threshold, be
 
 
 def peak_in_box(cam: np.ndarray, box: Box, tolerance: float = 0) -> bool:
-    """Whether the peak of the map lies in the box: the pointing game of Zhang et al. 2016.
+    """Whether the peak of a map lies in a box: the pointing game of Zhang et al. 2016.
 
-    tolerance: pixels by which it may lie beside the box; Zhang et al. allow 15. 0 is the stricter hit rate.
+    Args:
+        cam: a map (H, W).
+        box: (x, y, w, h) in pixels of the map.
+        tolerance: pixels by which the peak may lie beside the box; Zhang et al. allow 15. 0 is the stricter hit rate.
     """
     x, y = peak(cam)
     left, top, width, height = box
@@ -46,11 +49,17 @@ def chance(box: Box, shape: tuple[int, int]) -> float:
 
 @dataclass(frozen=True)
 class MapMeasures:
-    """One map against the boxes of one finding. Arrays (L,) have an entry for each of THRESHOLDS and one for Otsu's.
+    """A map against the boxes of a finding. Arrays (L,) have an entry for each of THRESHOLDS, then Otsu's.
 
-    hit, near: 1.0 where the peak lies in a box, or within the tolerance of one. mass: share of the map's sum inside.
-    region_iou, region_iobb: of the region (intersection over union, and over the region's own area). box_iou,
-    box_iobb: of the box drawn around the peak, with the expert box that it meets best. parts: connected parts.
+    Attributes:
+        hit: 1.0 where the peak lies in a box, else 0.0.
+        near: 1.0 where it lies in a box or within the tolerance, else 0.0.
+        mass: share of the map's sum inside the boxes.
+        region_iou: (L,) intersection over union of the region and the boxes.
+        region_iobb: (L,) their intersection over the area of the region.
+        box_iou: (L,) intersection over union of the box drawn around the peak and the expert box that it fits best.
+        box_iobb: (L,) intersection over the area of the drawn box, with the expert box where this is largest.
+        parts: (L,) number of connected parts of the region.
     """
     hit: float
     near: float
@@ -63,9 +72,13 @@ class MapMeasures:
 
 
 def measure_map(cam: np.ndarray, boxes: Sequence[Box], tolerance: float = 15) -> MapMeasures:
-    """Hold a map (H, W) against the expert boxes of one finding, in its pixels and inside it (`cxr.data.boxes.clip`).
+    """Hold a map against the expert boxes of a finding.
 
-    With no boxes (the finding lies outside what the network sees) nothing can be hit: all figures are 0.
+    Args:
+        cam: a map (H, W).
+        boxes: in pixels of the map and inside it (`cxr.data.boxes.clip`). With none (the finding lies outside what the
+            network sees) nothing can be hit: all measures are 0.
+        tolerance: pixels by which the peak may miss a box.
     """
     levels = np.zeros((5, len(THRESHOLDS) + 1))
     if cam.max() <= cam.min():
@@ -77,8 +90,8 @@ def measure_map(cam: np.ndarray, boxes: Sequence[Box], tolerance: float = 15) ->
         # As `draw_boxes` does, without the scores of the other parts.
         count, labels, stats, _ = cv2.connectedComponentsWithStats(region)
         first = box_of(stats[labels.flat[highest]])
-        shared, own = np.vdot(covered, region), stats[1:, cv2.CC_STAT_AREA].sum()
-        levels[:, index] = (shared / (own + area - shared), shared / own,
+        shared, size = np.vdot(covered, region), stats[1:, cv2.CC_STAT_AREA].sum()
+        levels[:, index] = (shared / (size + area - shared), shared / size,
                             max((iou(first, box) for box in boxes), default=0),
                             max((iobb(first, box) for box in boxes), default=0), count - 1)
     return MapMeasures(float(any(peak_in_box(cam, box) for box in boxes)),
@@ -87,7 +100,13 @@ def measure_map(cam: np.ndarray, boxes: Sequence[Box], tolerance: float = 15) ->
 
 
 def measure_uniform_map(boxes: Sequence[Box], shape: Sequence[int], tolerance: float = 15) -> MapMeasures:
-    """What a map without any preference is worth, in expectation: a peak anywhere, a region that is everything."""
+    """Measure a map without any preference, in expectation: a peak anywhere, a region that is everything.
+
+    Args:
+        boxes: of the finding, in pixels of the map.
+        shape: (H, W) of the map.
+        tolerance: pixels by which the peak may miss a box.
+    """
     x, y = np.arange(shape[1]) + 0.5, np.arange(shape[0])[:, None] + 0.5
     distance = np.full(shape, np.inf)
     for left, top, width, height in boxes:

@@ -29,7 +29,7 @@ from cxr.visual.heatmaps import caption, drawable_names, heading, montage, overl
 from cxr.visual.image_files import fit
 
 TILES, COLUMNS = 24, 6
-_SMALL = 168                                     # side of a tile where there is one for every method
+_SMALL = 168                                     # side of a tile where every method has its own
 _MAGENTA = (255, 0, 255)                          # the heat map's colours have none
 
 Summary = Mapping[str, Mapping[str, Mapping[str, tuple]]]    # group -> kind of map -> figure -> (mean, low, high)
@@ -37,8 +37,14 @@ Summary = Mapping[str, Mapping[str, Mapping[str, tuple]]]    # group -> kind of 
 
 @dataclass(frozen=True)
 class LocalisationReport:
-    """The result of a run. section: for a report. summary: group of findings -> kind of map -> figure -> (mean, low,
-    high). rows: one for each finding and kind of map, `FINDING_COLUMNS` and then the figures."""
+    """The result of a run.
+
+    Attributes:
+        section: of a report.
+        summary: group of findings -> kind of map -> figure -> (mean, low, high).
+        header: names of the columns of `rows`.
+        rows: for each kind of map and finding what they are, and then the figures.
+    """
     section: Section
     summary: Summary
     header: Sequence[str]
@@ -49,18 +55,27 @@ class LocalisationReport:
         folder = Path(folder)
         write_csv(folder / "localisation.csv", ["group", "map", "figure", "mean", "low", "high"],
                   ([group, kind, name, *(_number(value) for value in values)]
-                   for group, kinds in self.summary.items() for kind, own in kinds.items()
-                   for name, values in own.items()))
+                   for group, kinds in self.summary.items() for kind, means in kinds.items()
+                   for name, values in means.items()))
         write_csv(folder / "localisation_findings.csv", self.header, self.rows)
 
 
 def findings_to_draw(findings: Sequence[Finding], methods: Sequence[str], main: str) -> dict[int, list[str]]:
-    """Which findings get a picture, and whose maps it needs: up to 24 in turn from the classes with the main method,
-    the first of each class (up to 8) with all."""
+    """Choose the findings of the pictures: up to 24 in turn from the classes, the first of each class (up to 8) with
+    every method.
+
+    Args:
+        findings: to choose from.
+        methods: all of them.
+        main: the method of the other findings.
+
+    Returns:
+        Index of a finding -> the methods whose maps its picture needs.
+    """
     of_class: dict[int, list[int]] = {}
     for index, finding in enumerate(findings):
         of_class.setdefault(finding.label, []).append(index)
-    turns = sorted((turn, label, index) for label, own in of_class.items() for turn, index in enumerate(own))
+    turns = sorted((turn, label, index) for label, members in of_class.items() for turn, index in enumerate(members))
     keep = {index: [main] for _, _, index in turns[:TILES]}
     keep.update({index: list(methods) for turn, _, index in turns[:8] if turn == 0})
     return dict(sorted(keep.items()))
@@ -68,28 +83,33 @@ def findings_to_draw(findings: Sequence[Finding], methods: Sequence[str], main: 
 
 def localisation_report(measured: FindingMeasures, listed: FindingList, class_names: Sequence[str],
                         titles: Mapping[str, str], main: str, held_out: Collection[str]) -> LocalisationReport:
-    """Put the findings together.
+    """Make tables, notes and pictures.
 
-    titles: method -> how it is called in the tables. main: the method of the tables by class and of the pictures.
-    held_out: names of the images of the test list, which the model has not been trained on.
+    Args:
+        measured: what was measured.
+        listed: the list, for what had to be left out.
+        class_names: of the model.
+        titles: method -> how the tables call it.
+        main: the method of the tables by class and of the pictures.
+        held_out: names of the images of the test list, which the model was not trained on.
     """
     patients = [finding.patient for finding in measured.findings]
     table = {titles.get(kind, kind): figures(measures, patients) for kind, measures in measured.measures.items()}
     members = groups(measured, class_names, held_out)
-    summary = {name: summarise(table, own, patients) for name, own in members.items()}
+    summary = {name: summarise(table, chosen, patients) for name, chosen in members.items()}
     main_title = titles.get(main, main)
     blocks = [_protocol(measured.tolerance), *_notes(measured, listed, members, titles),
               *_tables(summary, members, measured, main_title), *_pictures(measured, class_names, table, titles, main)]
-    counts = {name: {"findings": len(own), "boxes": sum(measured.findings[k].number for k in own),
-                     "patients": len({patients[k] for k in own})} for name, own in members.items()}
+    counts = {name: {"findings": len(chosen), "boxes": sum(measured.findings[k].number for k in chosen),
+                     "patients": len({patients[k] for k in chosen})} for name, chosen in members.items()}
     values = {"tolerance": measured.tolerance, "clipped": measured.clipped, "outside": measured.outside,
               "unknown_labels": dict(listed.unknown), "missing_images": dict(listed.missing),
               "flat_maps": {titles[name]: count for name, count in measured.flat.items()},
               "groups": {name: {**counts[name], "maps": kinds} for name, kinds in summary.items()}}
     names = list(table[main_title])
-    rows = [[own.image, class_names[own.label], own.patient, int(own.image in held_out), kind,
+    rows = [[finding.image, class_names[finding.label], finding.patient, int(finding.image in held_out), kind,
              *(_number(column[index]) for column in (columns[name] for name in names))]
-            for kind, columns in table.items() for index, own in enumerate(measured.findings)]
+            for kind, columns in table.items() for index, finding in enumerate(measured.findings)]
     section = Section("localisation", "Does the map point at the finding", blocks, values)
     return LocalisationReport(section, summary, ["image", "class", "patient", "in_test_list", "map", *names], rows)
 
@@ -137,13 +157,15 @@ def _notes(measured: FindingMeasures, listed: FindingList, members: Mapping[str,
                    "--top_k changes it.")
 
 
-def _tables(summary: Summary, members: Mapping[str, np.ndarray], measured: FindingMeasures, main: str):
+def _tables(summary: Summary, members: Mapping[str, np.ndarray], measured: FindingMeasures,
+            main: str) -> Iterator[Table | str]:
     everything = summary[ALL]
 
     def over_all(columns: Mapping[str, str], plain: Mapping[str, str] | None = None) -> Table:
         return Table(["Map", *columns, *(plain or {})],
-                     [[kind, *(_interval(own[name]) for name in columns.values()),
-                       *(_plain(own[name]) for name in (plain or {}).values())] for kind, own in everything.items()])
+                     [[kind, *(_interval(means[name]) for name in columns.values()),
+                       *(_plain(means[name]) for name in (plain or {}).values())]
+                      for kind, means in everything.items()])
 
     yield over_all({"Peak in box": "hit", f"Within {measured.tolerance:g} px": "near", "Mass in box": "mass"})
     yield "The region above a threshold against the boxes, mean:"
@@ -158,9 +180,9 @@ def _tables(summary: Summary, members: Mapping[str, np.ndarray], measured: Findi
     order += [name for name in (HELD_OUT, ALL) if name in summary]
     rows = []
     for name in order:
-        own, kinds = members[name], summary[name]
-        rows.append([name, str(sum(measured.findings[k].number for k in own)),
-                     str(len({measured.findings[k].patient for k in own})), _interval(kinds[main]["hit"]),
+        findings, kinds = [measured.findings[k] for k in members[name]], summary[name]
+        rows.append([name, str(sum(finding.number for finding in findings)),
+                     str(len({finding.patient for finding in findings})), _interval(kinds[main]["hit"]),
                      _interval(kinds[main]["mass"]), _interval(kinds[main]["box_iou.tuned"]),
                      *(_plain(kinds[baseline]["hit"]) for baseline in BASELINES)])
     yield Table(["Class", "Boxes", "Patients", "Peak in box", "Mass in box", "IoU of drawn box",
@@ -181,18 +203,19 @@ def _plain(values: tuple[float, float, float]) -> str:
     return "-" if values[0] != values[0] else f"{values[0]:.2f}"
 
 
-def _pictures(measured: FindingMeasures, class_names: Sequence[str], table, titles: Mapping[str, str], main: str):
+def _pictures(measured: FindingMeasures, class_names: Sequence[str], table: Mapping[str, Mapping[str, np.ndarray]],
+              titles: Mapping[str, str], main: str) -> Iterator[Picture]:
     names = drawable_names(class_names)
 
     def tile(index: int, method: str, text: str, side: int | None = None) -> np.ndarray:
         view, maps = measured.kept[index]
-        own, cam = table[titles.get(method, method)], maps[method]
-        threshold = own["box_threshold.tuned"][index]
+        columns, cam = table[titles.get(method, method)], maps[method]
+        threshold = columns["box_threshold.tuned"][index]
         drawn = draw_boxes(cam, threshold if threshold == threshold else 0.5)
         result = draw_finding(view, cam, measured.findings[index].boxes, drawn[0][0] if drawn else None)
         result = fit(result, side) if side else result
-        inside = "in" if own["hit"][index] else "out"
-        iou = own["box_iou.tuned"][index]
+        inside = "in" if columns["hit"][index] else "out"
+        iou = columns["box_iou.tuned"][index]
         return caption(result, f"{text}{'' if iou != iou else f' IoU {iou:.2f},'} peak {inside}")
 
     legend = "white: expert   magenta: box drawn from the map at the tuned threshold   cross: its peak"
@@ -209,7 +232,17 @@ def _pictures(measured: FindingMeasures, class_names: Sequence[str], table, titl
 
 
 def draw_finding(view: np.ndarray, cam: np.ndarray, expert: Sequence[Box], drawn: Box | None) -> np.ndarray:
-    """The map on what the network sees (h, w, 3) uint8, its peak, the box drawn from it, and the expert boxes."""
+    """Draw a finding as a heat map.
+
+    Args:
+        view: what the network sees, (h, w, 3) uint8.
+        cam: the map (h, w).
+        expert: the boxes of the finding, in pixels of the view.
+        drawn: the box drawn from the map, or None for a flat map, which has no peak either.
+
+    Returns:
+        The picture, (h, w, 3) uint8.
+    """
     picture = overlay(view, cam)
     if drawn:
         x, y = peak(cam)

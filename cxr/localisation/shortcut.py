@@ -1,7 +1,7 @@
 """Does the model look at the chest: how much of its maps lies outside the thorax, in the corners, and on the border.
 
 Sets that take each class from another hospital can be told apart by markers, borders and collimation, without any
-disease (DeGrave et al. 2021). A map that lies there is a warning; one inside the thorax is no proof of the contrary.
+disease (DeGrave et al. 2021). A map that lies there is a warning; a map inside the thorax is no proof of the contrary.
 The thorax is a rough classical estimate (`cxr.localisation.thorax`). Regions, of what the network sees:
 
 - outside lungs: all but the two lung fields; heart, diaphragm and consolidated lung are outside too;
@@ -35,7 +35,7 @@ _CYAN = (0, 255, 255)
 
 
 def corners(shape: Sequence[int]) -> np.ndarray:
-    """(H, W) bool: four squares of CORNER of the picture's area each."""
+    """Mask (H, W) bool of four squares of CORNER of the picture's area each; shape: (H, W)."""
     height, width = shape
     side = min(round((CORNER * height * width) ** 0.5), min(height, width) // 2)
     mask = np.zeros((height, width), bool)
@@ -46,7 +46,7 @@ def corners(shape: Sequence[int]) -> np.ndarray:
 
 
 def border(shape: Sequence[int]) -> np.ndarray:
-    """(H, W) bool: a frame of BORDER of the shorter side, at least a pixel."""
+    """Mask (H, W) bool of a frame of BORDER of the shorter side, at least a pixel; shape: (H, W)."""
     width = max(1, round(BORDER * min(shape)))
     mask = np.ones(tuple(shape), bool)
     mask[width:-width, width:-width] = False
@@ -54,13 +54,28 @@ def border(shape: Sequence[int]) -> np.ndarray:
 
 
 def regions(view: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The REGIONS of a picture (h, w, 3) uint8 as (4, h, w) bool, and whether the lung fields were found in it."""
+    """Find the REGIONS of a picture.
+
+    Args:
+        view: (h, w, 3) uint8.
+
+    Returns:
+        Their masks (4, h, w) bool, and whether the lung fields were found in it.
+    """
     thorax, shape = estimate(view), view.shape[:2]
     return np.stack([~thorax.lungs, ~thorax.thorax, corners(shape), border(shape)]), thorax.found
 
 
 def shares(cam: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Share of the sum of a map (H, W) >= 0 that lies in each of the masks (R, H, W): (R,), nan for a map of zeros."""
+    """Measure how much of a map lies in each of some masks.
+
+    Args:
+        cam: a map (H, W), nowhere negative.
+        masks: (R, H, W) bool.
+
+    Returns:
+        (R,) shares of the map's sum, nan for a map of zeros.
+    """
     total = cam.sum(dtype=np.float64)
     inside = masks.reshape(len(masks), -1) @ cam.reshape(-1).astype(np.float64)
     return inside / total if total > 0 else np.full(len(masks), np.nan)
@@ -93,9 +108,19 @@ def measure_shortcuts(map_maker: MapMaker, preprocess: Preprocess, paths: Sequen
                       workers: int | None = None) -> ShortcutMeasures:
     """Compute the maps of the classes that each image has, and measure where they lie.
 
-    classes: for each image the indices of its labels; images with none are left out.
+    Args:
+        map_maker: gives the maps.
+        preprocess: of the model.
+        paths: of the images.
+        classes: for each image the indices of the classes that it has; images with none are left out.
+        n_classes: of the model.
+        batch_size: images at once.
+        workers: threads that read images; None: one a core.
+
+    Raises:
+        InputError: no image has any of the classes.
     """
-    chosen = [index for index, own in enumerate(classes) if len(own)]
+    chosen = [index for index, labels in enumerate(classes) if len(labels)]
     if not chosen:
         raise InputError("none of the images in the list has any of the classes: --shortcut has no maps to look at.")
     shape = preprocess.input_shape[1:]
@@ -104,9 +129,9 @@ def measure_shortcuts(map_maker: MapMaker, preprocess: Preprocess, paths: Sequen
     rows, mass = [], {name: [] for name in map_maker.methods}
     with progress(None, total=len(chosen), desc="shortcuts") as bar:
         for batch in read_views([paths[index] for index in chosen], preprocess, batch_size, workers):
-            own = [classes[chosen[number]] for number, _, _ in batch]
-            maps = map_maker(np.stack([preprocess.to_input(view) for _, _, view in batch]), pad_classes(own))
-            for place, ((number, _, view), labels) in enumerate(zip(batch, own)):
+            present = [classes[chosen[number]] for number, _, _ in batch]
+            maps = map_maker(np.stack([preprocess.to_input(view) for _, _, view in batch]), pad_classes(present))
+            for place, ((number, _, view), labels) in enumerate(zip(batch, present)):
                 masks, found = regions(view)
                 for column, label in enumerate(labels):
                     rows.append((label, chosen[number], found, masks.mean(axis=(1, 2))))
@@ -117,16 +142,22 @@ def measure_shortcuts(map_maker: MapMaker, preprocess: Preprocess, paths: Sequen
                         sums[name][label] += cams[place, column]
             bar.update(len(batch))
     with np.errstate(invalid="ignore"):
-        means = {name: own / counts[:, None, None] for name, own in sums.items()}
+        means = {name: total / counts[:, None, None] for name, total in sums.items()}
         pictures /= counts[:, None, None, None]
     labels, images, found, uniform = zip(*rows)
-    return ShortcutMeasures(np.array(labels), np.array(images), np.array(found), np.stack(uniform),
-                            {name: np.stack(own) for name, own in mass.items()}, means, pictures)
+    return ShortcutMeasures(
+        labels=np.array(labels), images=np.array(images), found=np.array(found), uniform=np.stack(uniform),
+        mass={name: np.stack(shared) for name, shared in mass.items()}, means=means, views=pictures)
 
 
 @dataclass(frozen=True)
 class ShortcutReport:
-    """section: for a report. rows: group, method, region, mean share, its interval, share of a uniform map."""
+    """The result of a run.
+
+    Attributes:
+        section: of a report.
+        rows: group, method, region, number of images, mean share, its interval, share of a uniform map.
+    """
     section: Section
     rows: Sequence[Sequence]
 
@@ -136,38 +167,45 @@ class ShortcutReport:
                   ["class", "map", "region", "images", "share", "low", "high", "uniform"], self.rows)
 
 
-def shortcut_report(seen: ShortcutMeasures, class_names: Sequence[str], patients: Sequence[str],
+def shortcut_report(measured: ShortcutMeasures, class_names: Sequence[str], patients: Sequence[str],
                     titles: dict[str, str]) -> ShortcutReport:
-    """Tables and pictures. patients: of each image of the data set. titles: method -> its name in the tables."""
-    groups = {name: np.flatnonzero(seen.labels == k) for k, name in enumerate(class_names)}
-    groups = {name: own for name, own in {**groups, "all": np.arange(len(seen.labels))}.items() if len(own)}
-    owner = np.asarray(patients)[seen.images]
+    """Make tables, notes and pictures.
+
+    Args:
+        measured: what was measured.
+        class_names: of the model.
+        patients: of each image of the data set.
+        titles: method -> how the tables call it.
+    """
+    groups = {name: np.flatnonzero(measured.labels == k) for k, name in enumerate(class_names)}
+    groups = {name: rows for name, rows in {**groups, "all": np.arange(len(measured.labels))}.items() if len(rows)}
+    owner = np.asarray(patients)[measured.images]
     blocks: list = [
         "Share of the sum of each class's map, on the images that have the class, by where it lies; in square brackets "
         "what a map without preference would have there. The thorax is a rough classical estimate, no segmentation; "
         "corners are four squares of 5 % of the area, the border a frame of 5 % of the side. Intervals: 95 %, "
         "bootstrap over patients."]
-    fixed = float(1 - seen.found.mean())
-    blocks.append(Note(f"In {fixed:.0%} of {len(seen.found)} cases the lung fields were not found, and fixed ellipses "
-                       "stand in for them."))
+    fixed = float(1 - measured.found.mean())
+    blocks.append(Note(f"In {fixed:.0%} of {len(measured.found)} cases the lung fields were not found, and fixed "
+                       "ellipses stand in for them."))
     absent = [name for name in class_names if name not in groups]
     if absent:
         blocks.append(Note(f"No image has {', '.join(absent)}: nothing is said of them."))
     rows, values = [], {"fallback": fixed, "maps": {}}
     for name, title in titles.items():
         table, values["maps"][title] = [], {}
-        for group, own in groups.items():
-            cells = _summarise(seen.mass[name][own], seen.uniform[own], owner[own])
-            table.append([group, str(len(own)), *(
+        for group, members in groups.items():
+            cells = _summarise(measured.mass[name][members], measured.uniform[members], owner[members])
+            table.append([group, str(len(members)), *(
                 f"{mean:.2f}{'' if low != low else f' ({low:.2f} to {high:.2f})'} [{uniform:.2f}]"
                 for mean, low, high, uniform in cells)])
-            rows += [[group, title, region, len(own), *("" if value != value else f"{value:.6g}" for value in cell)]
+            rows += [[group, title, region, len(members), *("" if value != value else f"{value:.6g}" for value in cell)]
                      for region, cell in zip(REGIONS, cells)]
-            values["maps"][title][group] = {"images": len(own), **{
+            values["maps"][title][group] = {"images": len(members), **{
                 region: dict(zip(("share", "low", "high", "uniform"), cell)) for region, cell in zip(REGIONS, cells)}}
         blocks += [f"Maps of {title}:",
                    Table(["Class", "Images", *(region.capitalize() for region in REGIONS)], table, ("all",))]
-    blocks += [_picture(seen, class_names, name, title) for name, title in titles.items()]
+    blocks += [_picture(measured, class_names, name, title) for name, title in titles.items()]
     return ShortcutReport(Section("shortcut", "Does the model look at the chest", blocks, values), rows)
 
 
@@ -178,10 +216,10 @@ def _summarise(mass: np.ndarray, uniform: np.ndarray, patients: np.ndarray) -> l
             for mean, limits, expected in zip(means, intervals, uniform.mean(axis=0))]
 
 
-def _picture(seen: ShortcutMeasures, class_names: Sequence[str], name: str, title: str) -> Picture:
+def _picture(measured: ShortcutMeasures, class_names: Sequence[str], name: str, title: str) -> Picture:
     """The mean map of each class on the mean picture of its images, with corners and border."""
     tiles = []
-    for text, cam, view in zip(drawable_names(class_names), seen.means[name], seen.views):
+    for text, cam, view in zip(drawable_names(class_names), measured.means[name], measured.views):
         if np.isnan(cam).any():
             continue
         tile = overlay(view.astype(np.uint8), cam / max(cam.max(), 1e-12))

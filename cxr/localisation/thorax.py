@@ -6,6 +6,7 @@ on patients. Where the two fields are not found, a fixed pair of ellipses stands
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -24,8 +25,14 @@ _BALANCE = 3.0                                   # larger field over smaller
 
 @dataclass(frozen=True)
 class Thorax:
-    """Masks (H, W) bool: the body (all that is not black surroundings), the two lung fields, and the thorax: the
-    convex hull of both with a small margin. found: False where the fields are the fixed ellipses."""
+    """What `estimate` finds in a picture.
+
+    Attributes:
+        body: (H, W) bool, all that is not black surroundings.
+        lungs: (H, W) bool, the two lung fields.
+        thorax: (H, W) bool, the convex hull of both with a small margin.
+        found: False where the fields are the fixed ellipses.
+    """
     body: np.ndarray
     lungs: np.ndarray
     thorax: np.ndarray
@@ -33,7 +40,11 @@ class Thorax:
 
 
 def estimate(image: np.ndarray) -> Thorax:
-    """Estimate the thorax in a frontal X-ray (H, W) or (H, W, 3) uint8, air dark."""
+    """Estimate the thorax in a frontal X-ray.
+
+    Args:
+        image: (H, W) or (H, W, 3) uint8, air dark.
+    """
     grey = image if image.ndim == 2 else image.mean(axis=2)
     small = cv2.resize(grey.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 0.012 * _SIDE)
@@ -43,8 +54,8 @@ def estimate(image: np.ndarray) -> Thorax:
     even = small - 0.7 * cv2.GaussianBlur(small, (0, 0), 0.25 * _SIDE)
     near = np.minimum(*distances) < _REACH
     dark = (even < _threshold(even[near & body])) & body & ~_surroundings(small)
-    fields = [_field(dark & (own < _REACH) & (own < other), own < 1)
-              for own, other in (distances, distances[::-1])]
+    fields = [_field(dark & (distance < _REACH) & (distance < other), distance < 1)
+              for distance, other in (distances, distances[::-1])]
     found = _plausible(fields, body)
     lungs = np.logical_or(*(fields if found else (distance < 1 for distance in distances))) & body
     thorax = _dilated(_hull(_levelled(lungs)), 0.025) & body
@@ -66,7 +77,7 @@ def _surroundings(grey: np.ndarray) -> np.ndarray:
     return _dilated((labels == labels[0, 0])[1:, 1:-1], 0.02)
 
 
-def _distance(body: np.ndarray, centre) -> np.ndarray:
+def _distance(body: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
     """(S, S) distance from a centre of the fixed ellipses, 1 on its outline."""
     (top, bottom), (left, right) = (np.flatnonzero(body.any(axis))[[0, -1]] for axis in (1, 0))
     y = ((np.arange(_SIDE) + 0.5 - top) / (bottom + 1 - top) - centre[1]) / _HALF_AXES[1]
@@ -82,7 +93,7 @@ def _threshold(values: np.ndarray) -> float:
 
 
 def _field(dark: np.ndarray, core: np.ndarray) -> np.ndarray:
-    """One lung field: of the dark regions the one that fills most of the core, without threads, holes and notches."""
+    """A lung field: the dark region that fills most of the core, without threads, holes and notches."""
     count, labels = cv2.connectedComponents(_opened(dark, 0.025).astype(np.uint8), connectivity=4)
     if count == 1:
         return np.zeros_like(dark)
@@ -90,13 +101,13 @@ def _field(dark: np.ndarray, core: np.ndarray) -> np.ndarray:
     return binary_fill_holes(_closed(labels == 1 + inside[1:].argmax(), 0.05))
 
 
-def _plausible(fields, body: np.ndarray) -> bool:
+def _plausible(fields: Sequence[np.ndarray], body: np.ndarray) -> bool:
     areas = [field.sum() / body.sum() for field in fields]
     if not all(_AREA[0] < area < _AREA[1] for area in areas) or max(areas) > _BALANCE * min(areas):
         return False
     rows = [np.flatnonzero(field.any(axis=1)) for field in fields]
-    shared = min(own[-1] for own in rows) - max(own[0] for own in rows)
-    return shared > 0.4 * max(own[-1] - own[0] for own in rows)
+    shared = min(field[-1] for field in rows) - max(field[0] for field in rows)
+    return shared > 0.4 * max(field[-1] - field[0] for field in rows)
 
 
 def _disc(share: float) -> np.ndarray:
@@ -105,7 +116,7 @@ def _disc(share: float) -> np.ndarray:
 
 
 def _levelled(lungs: np.ndarray) -> np.ndarray:
-    """With both sides continued down to the lower end of the longer one: bases are often too bright to be found."""
+    """Both lungs continued down to the lower end of the longer lung: bases are often too bright to be found."""
     bottom = np.flatnonzero(lungs.any(axis=1))[-1]
     columns = np.flatnonzero(lungs[lungs.shape[0] // 3:].any(axis=0))
     levelled = lungs.copy()
@@ -138,5 +149,5 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return labels == 1 + stats[1:, cv2.CC_STAT_AREA].argmax() if count > 1 else mask
 
 
-def _enlarged(mask: np.ndarray, shape) -> np.ndarray:
+def _enlarged(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR) > 0.5
