@@ -7,6 +7,7 @@ from cxr.errors import InputError
 from cxr.evaluation.comparison import compare, short_names
 from cxr.evaluation.report import Note, Picture, Table
 from cxr.evaluation.sections import MEAN, Case, data_section, judge
+from cxr.metrics import rates
 from cxr.metrics.bootstrap import Resamples, interval
 from cxr.metrics.calibration import logits_from_scores
 from cxr.metrics.classification import evaluate_scores, log_loss
@@ -147,6 +148,48 @@ def test_published_columns_stand_beside_ours_on_their_set_only():
     table, = blocks(sections["ranking"], Table)
     assert table.header[4] == "Them" and [row[4] for row in table.rows] == ["0.800", "0.900", "0.850"]
     assert "Them" in console and sections["ranking"].values["Mass"]["published_AUROC"] == {"Them": .8}
+
+
+@pytest.fixture
+def npv(monkeypatch):
+    """A rate that is added where rates are added, and nowhere else."""
+    rate = rates.Rate("NPV", lambda n: (n.rejections, n.rejections + n.misses), "always called")
+    monkeypatch.setattr(rates, "RATES", (*rates.RATES, rate))
+
+
+def test_a_new_rate_is_one_entry(npv):
+    case = findings()
+    report, (sections, console) = report_of(case), judged(case)
+    called, truth = case.scores[:, 0] >= 0.5, case.labels[:, 0] > 0
+    expected = (~called & ~truth).sum() / (~called).sum()
+    assert report.values["NPV_Mass"] == pytest.approx(expected) and "NPV" in report.table
+    stored = sections["decisions"].values["threshold 0.5"]["Mass"]["NPV"]
+    assert stored["value"] == pytest.approx(expected) and stored["low"] < expected < stored["high"]
+    table, = blocks(sections["decisions"], Table)
+    row = next(row for row in table.rows if row[0] == "Mass")
+    assert sections["decisions"].title == "Decisions: precision, recall, specificity, F1, NPV"
+    assert table.header[-1] == "NPV (95 %)" and row[-1].startswith(f"{expected:.3f} (")
+    assert f"| {expected:.3f} |" in console and "Precision, recall, F1 and NPV by the threshold" in console
+
+
+def test_a_new_rate_is_named_where_it_is_undefined(npv):
+    case = findings()
+    case.scores[:] = 0.9                         # everything is called, so nothing is spared
+    sections, _ = judged(case)
+    assert "NPV of Mass, Edema (always called)" in blocks(sections["decisions"], Note)[0].text
+
+
+def test_published_figures_need_not_have_a_new_rate(npv):
+    case = exclusive()
+    values = {f"{rate}_{name}": 0.25 for rate in ("precision", "recall", "F1") for name in case.class_names}
+    values.update(accuracy=0.5, NPV_b=0.75)
+    sections, _ = judged(case, published=(PublishedFigures("Them", values, 150, "on their set"),))
+    table, = blocks(sections["decisions"], Table)
+    titles = [title for title in table.header[5:] if title != "Them"]
+    beside = {title: [row[table.header.index(title) + 1] for row in table.rows] for title in titles[:2] + titles[3:]}
+    assert titles == ["Precision (95 %)", "Recall (95 %)", "Specificity (95 %)", "F1 (95 %)", "NPV (95 %)"]
+    assert table.header.count("Them") == 4 and beside["F1 (95 %)"] == ["0.250"] * 3
+    assert beside["NPV (95 %)"] == ["", "0.750", ""]
 
 
 def test_data_section_counts_and_warns():

@@ -13,9 +13,10 @@ import numpy as np
 from prettytable import PrettyTable
 
 from cxr.evaluation.report import Note, Picture, Section, Table
+from cxr.metrics import rates
 from cxr.metrics.bootstrap import RESAMPLES, Interval, Resamples, interval
 from cxr.metrics.calibration import at_temperature, reliability
-from cxr.metrics.classification import Report, average_precision, mean, outcomes, rates, truth_of
+from cxr.metrics.classification import Report, average_precision, mean, truth_of
 from cxr.metrics.published import PublishedFigures
 from cxr.metrics.thresholds import Operating
 from cxr.visual import charts
@@ -123,7 +124,7 @@ def _ranking_section(case: Case, draws: Resamples, areas: Mapping[str, Figure], 
         images, patients = ("", "") if name == MEAN else (
             int(truth[:, k].sum()), len(np.unique(draws.patient[truth[:, k]])))
         rows.append([name, _count(images), _count(patients), str(areas[name]),
-                     *(f"{beside[column.source]:.3f}" if column.source in beside else "" for column in shown),
+                     *(_published(column, key) for column in shown),
                      str(precisions[name]), f"{share:.3f}"])
         values[name] = {"AUROC": areas[name].to_json(), "average_precision": precisions[name].to_json(),
                         "share_of_positives": float(share), "published_AUROC": beside}
@@ -172,9 +173,6 @@ def left_out(draws: Resamples, *figures: Mapping[str, Figure]) -> list[Note]:
 
 # --- decisions -----------------------------------------------------------------------------------------------------
 
-_RATES = ("precision", "recall", "specificity", "F1")
-
-
 def _decisions(case: Case, report: Report, draws: Resamples, published: Sequence[PublishedFigures],
                operating: Operating | None) -> tuple[Section, str, dict[str, Mapping]]:
     """The section, and for the console what was decided by last and the figures of that."""
@@ -208,24 +206,30 @@ def _decisions(case: Case, report: Report, draws: Resamples, published: Sequence
         values["confusion"] = report.confusion.tolist()
         blocks.append(Picture("confusion", charts.confusion(report.confusion, case.class_names),
                               "Confusion matrix: images, and their share of the row (the true class).", charts.DPI))
-    return Section("decisions", "Decisions: precision, recall, specificity, F1", blocks, values), kind, figures
+    title = f"Decisions: {', '.join(rate.name for rate in rates.RATES)}"
+    return Section("decisions", title, blocks, values), kind, figures
 
 
 def _outcomes(case: Case, thresholds: np.ndarray) -> np.ndarray:
     """(4, K) counts; nan for a finding without a threshold."""
-    counts = outcomes(case.truth, case.called(thresholds)).astype(float)
+    counts = rates.count_outcomes(case.truth, case.called(thresholds)).astype(float)
     if case.activation == "sigmoid":
         counts[:, np.isnan(thresholds)] = np.nan
     return counts
 
 
 def _rates(case: Case, draws: Resamples, thresholds: np.ndarray) -> dict[str, dict[str, Figure]]:
-    truth, called = case.truth, case.called(thresholds)
-    each = np.concatenate([truth & called, ~truth & called, truth & ~called, ~truth & ~called], axis=1)
-    samples = rates(draws.sums(each).reshape(draws.count, 4, -1).swapaxes(0, 1))
-    points = rates(_outcomes(case, thresholds))
-    return {key: {name: Figure(points[key][k], interval(samples[key][:, k] + 0 * points[key][k]))
-                  for k, name in enumerate(case.class_names)} for key in _RATES}
+    """Every rate by its name, and of each class."""
+    outcomes = np.concatenate(rates.split_outcomes(case.truth, case.called(thresholds)), axis=1)
+    samples = rates.rates_of(draws.sums(outcomes).reshape(draws.count, 4, -1).swapaxes(0, 1))
+    points = rates.rates_of(_outcomes(case, thresholds))
+    return {rate: {name: _figure(points[rate][k], samples[rate][:, k]) for k, name in enumerate(case.class_names)}
+            for rate in points}
+
+
+def _figure(point: float, samples: np.ndarray) -> Figure:
+    """A rate with its interval. One that is undefined, as without a threshold, has no interval either."""
+    return Figure(point, interval(np.full_like(samples, np.nan) if np.isnan(point) else samples))
 
 
 def _accuracy(case: Case, draws: Resamples, thresholds: np.ndarray) -> Figure:
@@ -241,29 +245,35 @@ def _accuracy(case: Case, draws: Resamples, thresholds: np.ndarray) -> Figure:
 
 
 def _rates_table(case: Case, thresholds: np.ndarray, figures: Mapping, published: Sequence[PublishedFigures]) -> Table:
-    shown = [column for column in published if any(key.startswith("F1_") for key in column.values)]
+    """Counts and rates of each class, each rate beside the published columns that have it."""
     independent = case.activation == "sigmoid"
     header = ["Type", *(["Threshold"] if independent else []), "TP", "FP", "FN", "TN"]
-    for key in _RATES:
-        header += [f"{key[0].upper() + key[1:]} (95 %)", *(column.source for column in shown if key != "specificity")]
-    rows = []
-    for k, name in enumerate(case.class_names):
-        counts = [_count(value) for value in _outcomes(case, thresholds)[:, k]]
-        row = [name, *([f"{thresholds[k]:.4f}"] if independent else []), *counts]
-        for key in _RATES:
-            row += [str(figures[key][name]), *(f"{column.values[f'{key}_{name}']:.3f}" for column in shown
-                                               if key != "specificity")]
-        rows.append(row)
+    counts = _outcomes(case, thresholds)
+    rows = [[name, *([f"{thresholds[k]:.4f}"] if independent else []), *map(_count, counts[:, k])]
+            for k, name in enumerate(case.class_names)]
+    for rate in rates.RATES:
+        keys = {name: f"{rate.name}_{name}" for name in case.class_names}
+        shown = [column for column in published if not column.values.keys().isdisjoint(keys.values())]
+        header += [f"{rate.title} (95 %)", *(column.source for column in shown)]
+        for row, (name, key) in zip(rows, keys.items()):
+            row += [str(figures[rate.name][name]), *(_published(column, key) for column in shown)]
     return Table(header, rows)
 
 
+def _published(column: PublishedFigures, key: str) -> str:
+    """A published figure as a cell, empty where there is none."""
+    return f"{column.values[key]:.3f}" if key in column.values else ""
+
+
 def _undefined(figures: Mapping[str, Mapping[str, Figure]]) -> list[Note]:
-    told = []
-    for key, why in zip(_RATES, ("never called", "no positives", "no negatives", "neither positives nor calls")):
-        names = [name for name, figure in figures[key].items() if np.isnan(figure.value)]
+    """A note that names every undefined rate and why it is, if there is one."""
+    sentences = []
+    for rate in rates.RATES:
+        names = [name for name, figure in figures[rate.name].items() if np.isnan(figure.value)]
         if names:
-            told.append(f"{key} of {', '.join(names)} ({why})")
-    return [Note(f"Undefined (0/0, or without a threshold) and shown as nan: {'; '.join(told)}.")] if told else []
+            sentences.append(f"{rate.name} of {', '.join(names)} ({rate.undefined})")
+    text = f"Undefined (0/0, or without a threshold) and shown as nan: {'; '.join(sentences)}."
+    return [Note(text)] if sentences else []
 
 
 # --- calibration ---------------------------------------------------------------------------------------------------
@@ -340,14 +350,17 @@ def _count(value) -> str:
 
 def _console(case: Case, areas: Mapping[str, Figure], precisions: Mapping[str, Figure], by: str, rated: Mapping,
              published: Sequence[PublishedFigures]) -> str:
+    shown_rates = rates.on_console()
     shown = [column for column in published if "AUROC_avg" in column.values]
-    table = PrettyTable(["Type", "Images", "Precision", "Recall", "F1_Score", "AUROC (95 %)",
+    table = PrettyTable(["Type", "Images", *(rate.console_heading for rate in shown_rates), "AUROC (95 %)",
                          *(column.source for column in shown), "AP (95 %)"], align="r")
     table.align["Type"] = "l"
     for k, name in enumerate((*case.class_names, MEAN)):
-        counted = ["", "", "", ""] if name == MEAN else [
-            int(case.truth[:, k].sum()), *(f"{rated[key][name].value:.3f}" for key in ("precision", "recall", "F1"))]
+        images = "" if name == MEAN else int(case.truth[:, k].sum())
+        figures = ("" if name == MEAN else f"{rated[rate.name][name].value:.3f}" for rate in shown_rates)
         key = "AUROC_avg" if name == MEAN else f"AUROC_{name}"
-        table.add_row([name, *counted, str(areas[name]), *(f"{column.values[key]:.3f}" for column in shown),
+        table.add_row([name, images, *figures, str(areas[name]), *(_published(column, key) for column in shown),
                        str(precisions[name])])
-    return f"{table.get_string()}\nPrecision, recall and F1 by the {by}; nan is 0/0; AP is average precision."
+    *names, last = (rate.name for rate in shown_rates)
+    listed = f"{', '.join(names)} and {last}" if names else last
+    return f"{table.get_string()}\n{listed[0].upper() + listed[1:]} by the {by}; nan is 0/0; AP is average precision."

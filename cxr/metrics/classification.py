@@ -13,6 +13,7 @@ from prettytable import PrettyTable
 from scipy.special import expit, log_expit, log_softmax, logsumexp, softmax
 
 from cxr.device.guards import check_probabilities
+from cxr.metrics import rates
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -58,20 +59,6 @@ def truth_of(labels: np.ndarray, n_classes: int, activation: str) -> np.ndarray:
     return labels > 0 if activation == "sigmoid" else np.eye(n_classes, dtype=bool)[labels]
 
 
-def outcomes(truth: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """True positives, false positives, false negatives and true negatives: two (..., N, K) bool to (4, ..., K)."""
-    cases = (truth & chosen, ~truth & chosen, truth & ~chosen, ~truth & ~chosen)
-    return np.stack([case.sum(axis=-2) for case in cases])
-
-
-def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall (sensitivity), specificity and F1 from `outcomes` of any further shape; nan for 0/0."""
-    hit, false_alarm, missed, spared = counts
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {"precision": hit / (hit + false_alarm), "recall": hit / (hit + missed),
-                "specificity": spared / (spared + false_alarm), "F1": 2 * hit / (2 * hit + false_alarm + missed)}
-
-
 def scores_from_logits(logits: np.ndarray, activation: str) -> np.ndarray:
     """Logits (N, crops, K) to probabilities (N, K), averaged over the crops as CheXNet's ten-crop test does."""
     return (expit(logits) if activation == "sigmoid" else softmax(logits, axis=-1)).mean(axis=1)
@@ -115,7 +102,7 @@ def evaluate_scores(scores: np.ndarray, labels: np.ndarray, class_names: Sequenc
                     loss: float) -> Report:
     """The same from probabilities (N, K) and their loss.
 
-    Precision, recall and F1 take the highest score for exclusive classes and a threshold of 0.5 for independent
+    The rates (`cxr.metrics.rates`) take the highest score for exclusive classes and a threshold of 0.5 for independent
     ones. What is 0/0 (the precision of a class never predicted) is `nan`. Raises `InputError` for probabilities that
     cannot be.
     """
@@ -130,15 +117,16 @@ def evaluate_scores(scores: np.ndarray, labels: np.ndarray, class_names: Sequenc
         confusion = confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(len(class_names)))
         chosen = truth_of(scores.argmax(axis=1), len(class_names), activation)
         accuracy = float(np.trace(confusion) / len(labels))
-    columns = {"AUROC": auroc(scores, truth, class_names), **rates(outcomes(truth, chosen))}
+    columns = {"AUROC": auroc(scores, truth, class_names), **rates.rates_of(rates.count_outcomes(truth, chosen))}
     values = {"loss": loss, "accuracy": accuracy, "AUROC_avg": mean(columns["AUROC"])}
     for metric, column in columns.items():
         values.update({f"{metric}_{name}": float(value) for name, value in zip(class_names, column)})
-    table = PrettyTable(["Type", "Images", "Precision", "Recall", "F1_Score", "AUROC"], align="r")
+    shown = rates.on_console()
+    table = PrettyTable(["Type", "Images", *(rate.console_heading for rate in shown), "AUROC"], align="r")
     table.align["Type"] = "l"
     for index, name in enumerate(class_names):
-        table.add_row([name, int(truth[:, index].sum())]
-                      + [f"{columns[metric][index]:.3f}" for metric in ("precision", "recall", "F1", "AUROC")])
+        figures = [columns[metric][index] for metric in (*(rate.name for rate in shown), "AUROC")]
+        table.add_row([name, int(truth[:, index].sum()), *(f"{figure:.3f}" for figure in figures)])
     return Report(values, table.get_string(), confusion)
 
 

@@ -87,14 +87,15 @@ def operating_table(operating: Operating, scores: np.ndarray, labels: np.ndarray
     """For people: what was fitted, and the sensitivity and specificity that it has on those images (N, K)."""
     from prettytable import PrettyTable
 
-    from cxr.metrics.classification import outcomes, rates, truth_of
+    from cxr.metrics.classification import truth_of
+    from cxr.metrics.rates import count_outcomes, rates_of
 
     truth = truth_of(labels, len(class_names), activation)
     table = PrettyTable(["Type", "Images", "Prevalence", "Threshold", "Sensitivity", "Specificity"], align="r")
     table.align["Type"] = "l"
     for k, name in enumerate(class_names):
         threshold = operating.thresholds.get(name, math.nan)
-        reached = rates(outcomes(truth[:, k:k + 1], scores[:, k:k + 1] >= threshold))
+        reached = rates_of(count_outcomes(truth[:, k:k + 1], scores[:, k:k + 1] >= threshold))
         figures = (threshold, *(reached[key][0] if threshold == threshold else math.nan
                                 for key in ("recall", "specificity")))
         table.add_row([name, truth[:, k].sum(), f"{operating.prevalence[name]:.4f}",
