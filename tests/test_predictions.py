@@ -6,7 +6,7 @@ import pytest
 
 from cxr.data.lists import LabelList
 from cxr.errors import InputError
-from cxr.evaluation.predictions import Predictions, match, match_both, read_predictions, write_predictions
+from cxr.evaluation.predictions import Predictions, match, match_all, read_predictions, write_predictions
 from cxr.metrics.classification import scores_from_logits
 
 EXCLUSIVE = np.log([[[.7, .2, .1]], [[.6, .3, .1]], [[.1, .8, .1]], [[.5, .4, .1]], [[.2, .7, .1]]])
@@ -125,9 +125,9 @@ def test_none_of_the_images(tmp_path):
 def test_two_systems_are_compared_on_what_both_predict():
     first = Predictions(["d", "b", "a"], np.array([[.4], [.2], [.1]]), [])
     second = Predictions(["b", "c", "d"], np.array([[.6], [.7], [.8]]), [])
-    rows, (a, b), remarks = match_both(["p", "q"], [first, second], LISTED)
+    rows, (a, b), remarks = match_all(["p", "q"], [first, second], LISTED)
     assert rows.tolist() == [1, 3] and a[:, 0].tolist() == [.2, .4] and b[:, 0].tolist() == [.6, .8]
     assert [(remark[0], remark[-6:]) for remark in remarks] == [("p", "1 (c)."), ("q", "1 (a).")]
     with pytest.raises(InputError, match="no image of the list in common"):
-        match_both(["p", "q"], [Predictions(["a"], np.zeros((1, 1)), []), Predictions(["b"], np.zeros((1, 1)), [])],
+        match_all(["p", "q"], [Predictions(["a"], np.zeros((1, 1)), []), Predictions(["b"], np.zeros((1, 1)), [])],
                    LISTED)

@@ -98,9 +98,7 @@ class Evidence:
         from cxr.localisation.maps import choose_methods
         from cxr.localisation.run import run_localisation, run_shortcuts
 
-        def patients(names):
-            return self.recipe.patients(self.args, names)
-
+        patients = patients_of(self.recipe, self.args)
         if self.boxes:
             yield run_localisation(
                 restored, self.boxes, data_dir=self.args.data_dir, patients=patients, held_out=set(dataset.names),
@@ -127,150 +125,85 @@ def main(args) -> None:
 
 
 def judge_checkpoint(recipe, args) -> None:
-    from cxr.evaluation.predictions import write_predictions
+    from cxr.evaluation import run as evaluation
     from cxr.evaluation.report import printed
-    from cxr.evaluation.sections import Case
-    from cxr.metrics.classification import evaluate, headline, scores_from_logits
-    from cxr.metrics.thresholds import read_operating
     from cxr.models.restore import restore
     from cxr.utils import distributed
 
     distributed.start()
     evidence = Evidence(recipe, args)
     restored = restore(recipe, args.ckpt, recipe.preprocess, recipe.arch_of(args))
-    operating = read_operating(args.ckpt)
     dataset = recipe.test_set(args, restored.class_names, args.ckpt)
     folder = writable(args.save_dir or args.ckpt.parent / "eval")
-    activation = restored.model.activation
-    patients = recipe.patients(args, dataset.names)
-    logits = predicted(args, restored, dataset)
-    if distributed.rank() > 0:
+    judgement = evaluation.judge_checkpoint(recipe, args.ckpt, restored, dataset, patients=patients_of(recipe, args),
+                                            folder=folder, scoring=scoring(args), bootstrap=bootstrap(args))
+    if judgement is None:                          # another of several processes has it
         return
-    report = evaluate(logits, dataset.labels, dataset.class_names, activation)
-    write_predictions(folder / "predictions.csv", dataset.names, logits, dataset.labels, dataset.class_names,
-                      activation)
-    case = Case(scores_from_logits(logits, activation), dataset.labels, dataset.class_names, activation, patients)
-    facts = {**weights_facts(args), "Preprocessing": f"{restored.preprocess}; {views(args)}",
-             "List": str(dataset.list_file)}
-    sections, table = judged(recipe, args, case, report, facts, dataset.names, operating)
-    print(f"{args.ckpt} on {len(dataset)} images{', ten crops' if args.ten_crop else ''}: "
-          f"{headline(report.values)}\n{table}")
+    print(judgement.text)
+    sections = list(judgement.sections)
     for result in evidence.results(restored, dataset):
         print(printed(result.section))
         result.save(folder)
         sections.append(result.section)
-    save(folder, f"{args.recipe}: {args.ckpt.name} on {dataset.list_file.name}", sections)
-
-
-def judge_predictions(recipe, args) -> None:
-    from cxr.evaluation.predictions import match, read_predictions
-    from cxr.evaluation.sections import Case
-    from cxr.metrics.calibration import logits_from_scores
-    from cxr.metrics.classification import evaluate_scores, headline, log_loss
-    from cxr.metrics.thresholds import read_operating
-
-    class_names, listed = labels_of(recipe, args)
-    matched = match(args.predictions, read_predictions(args.predictions, class_names, recipe.activation), listed)
-    folder = writable(args.save_dir or args.predictions.parent / "report")
-    names = [listed.names[row] for row in matched.rows]
-    case = Case(matched.scores, listed.labels[matched.rows], class_names, recipe.activation,
-                recipe.patients(args, names))
-    # Figures come from the scores as they are: logits of what is next to 0 or 1 are no longer apart.
-    loss = log_loss(logits_from_scores(case.scores, case.activation), case.labels, case.activation)
-    report = evaluate_scores(case.scores, case.labels, class_names, case.activation, loss)
-    operating = read_operating(args.ckpt) if args.ckpt else None
-    remarks = matched.remarks(args.predictions)
-    facts = {"Predictions": str(args.predictions), **(weights_facts(args) if args.ckpt else {}),
-             "List": str(args.labels)}
-    sections, table = judged(recipe, args, case, report, facts, names, operating, remarks)
-    print("\n".join([*remarks, f"{args.predictions} on {len(names)} images: {headline(report.values)}", table]))
-    save(folder, f"{args.recipe}: {args.predictions.name} on {args.labels.name}", sections)
-
-
-def compare_predictions(recipe, args) -> None:
-    from cxr.evaluation.comparison import compare, short_names
-    from cxr.evaluation.predictions import match_both, read_predictions
-    from cxr.evaluation.sections import Case, data_section
-
-    class_names, listed = labels_of(recipe, args)
-    a, b = short_names(args.compare)
-    systems = [read_predictions(path, class_names, recipe.activation) for path in args.compare]
-    rows, scores, remarks = match_both(args.compare, systems, listed)
-    names = [listed.names[row] for row in rows]
-    patients = recipe.patients(args, names)
-    cases = [Case(own, listed.labels[rows], class_names, recipe.activation, patients) for own in scores]
-    folder = writable(args.save_dir or args.compare[0].parent / "report")
-    result = compare(*cases, (a, b), args.resamples, args.seed)
-    facts = {a: str(args.compare[0]), b: str(args.compare[1]), "List": str(args.labels)}
-    print("\n".join([*remarks, f"{a} minus {b} on {len(names)} images:", result.table]))
-    save(folder, f"{args.recipe}: {a} against {b} on {args.labels.name}",
-         [data_section(facts, names, cases[0], remarks), *result.sections])
+    save(folder, judgement.title, sections)
 
 
 def fit_thresholds(recipe, args) -> None:
-    from cxr.metrics.classification import scores_from_logits
-    from cxr.metrics.thresholds import fit_operating, operating_table, parse_rule, write_operating
+    from cxr.evaluation import run as evaluation
+    from cxr.metrics.thresholds import parse_rule
     from cxr.models.restore import restore
 
     parse_rule(args.fit)
     restored = restore(recipe, args.ckpt, recipe.preprocess, recipe.arch_of(args))
     dataset = recipe.val_set(args, restored.class_names, args.ckpt)
-    activation = restored.model.activation
-    scores = scores_from_logits(predicted(args, restored, dataset), activation)
-    operating = fit_operating(scores, dataset.labels, dataset.class_names, activation, args.fit,
-                              f"{dataset.list_file} ({len(dataset)} images, {views(args)})")
-    path = write_operating(args.ckpt, operating)
-    print(f"Fitted on {operating.fitted_on} by the rule {operating.rule}: temperature {operating.temperature:.3f}\n"
-          f"{operating_table(operating, scores, dataset.labels, dataset.class_names, activation)}\n"
-          f"eval and cam find it in {path}.")
+    print(evaluation.fit_thresholds(args.ckpt, restored, dataset, args.fit, scoring(args)))
 
 
-def predicted(args, restored, dataset):
-    """Logits (N, crops, K) of a data set."""
-    import numpy as np
+def judge_predictions(recipe, args) -> None:
+    from cxr.evaluation import run as evaluation
 
-    from cxr.data.transforms import TenCrop
+    stored = stored_predictions(recipe, args, [args.predictions])
+    folder = writable(args.save_dir or args.predictions.parent / "report")
+    judgement = evaluation.judge_predictions(recipe, stored, args.ckpt, bootstrap(args))
+    print(judgement.text)
+    save(folder, judgement.title, judgement.sections)
+
+
+def compare_predictions(recipe, args) -> None:
+    from cxr.evaluation import run as evaluation
+    from cxr.evaluation.comparison import short_names
+
+    titles = short_names(args.compare)
+    stored = stored_predictions(recipe, args, args.compare)
+    folder = writable(args.save_dir or args.compare[0].parent / "report")
+    judgement = evaluation.compare_predictions(recipe, stored, titles, bootstrap(args))
+    print(judgement.text)
+    save(folder, judgement.title, judgement.sections)
+
+
+def stored_predictions(recipe, args, paths):
     from cxr.errors import InputError
-    from cxr.inference.predictor import Predictor, precision_cost, predict
-
-    dataset.transform = TenCrop(restored.preprocess) if args.ten_crop else restored.preprocess
-    batch_size = max(1, args.batch_size // 10) if args.ten_crop else args.batch_size
-    predictor = Predictor(restored.model, args.engine, precision=args.precision)
-    if args.precision != "float32":
-        print(precision_cost(predictor, restored.model, dataset))
-    logits = predict(predictor, dataset, batch_size, args.num_workers)
-    if not np.isfinite(logits).all():
-        raise InputError(f"{args.ckpt} gives scores that are no numbers: its training diverged, use an earlier one.")
-    return logits
-
-
-def judged(recipe, args, case, report, facts, names, operating, remarks=()) -> tuple:
-    """Sections of the report, and the table for the console."""
-    from cxr.evaluation.sections import data_section, judge
-    from cxr.metrics.published import comparable
-
-    columns, sentences = comparable(recipe.published_figures, len(names), case.class_names)
-    result = judge(case, report, columns, operating, args.resamples, args.seed)
-    return [data_section(facts, names, case, [*remarks, *sentences]), *result.sections], result.table
-
-
-def labels_of(recipe, args) -> tuple:
-    """Class names and truth for predictions that come without a model."""
-    from cxr.errors import InputError
+    from cxr.evaluation.run import read_stored
 
     if not args.labels:
         raise InputError("--predictions and --compare need the truth: name the list with --labels.")
-    class_names = tuple(args.class_names.split(",")) if args.class_names else tuple(recipe.class_names)
-    return class_names, recipe.read_labels(args.labels, class_names)
+    class_names = args.class_names.split(",") if args.class_names else None
+    return read_stored(recipe, paths, args.labels, class_names, patients_of(recipe, args))
 
 
-def weights_facts(args) -> dict:
-    from cxr.utils.files import sha256
-    return {"Model": args.recipe, "Weights": str(args.ckpt), "SHA-256 of the weights": sha256(args.ckpt)}
+def patients_of(recipe, args):
+    return lambda names: recipe.patients(args, names)
 
 
-def views(args) -> str:
-    return "ten crops" if args.ten_crop else "one view"
+def scoring(args):
+    from cxr.evaluation.run import Scoring
+    return Scoring(ten_crop=args.ten_crop, batch_size=args.batch_size, engine=args.engine, precision=args.precision,
+                   workers=args.num_workers)
+
+
+def bootstrap(args):
+    from cxr.evaluation.run import Bootstrap
+    return Bootstrap(resamples=args.resamples, seed=args.seed)
 
 
 def save(folder: Path, title: str, sections) -> None:

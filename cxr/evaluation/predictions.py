@@ -5,6 +5,7 @@ import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -155,18 +156,28 @@ def match(path: str | os.PathLike, predictions: Predictions, listed: LabelList) 
                    [name for name in predictions.names if name not in known], predictions.duplicates)
 
 
-def match_both(paths: Sequence[str | os.PathLike], systems: Sequence[Predictions],
-               listed: LabelList) -> tuple[np.ndarray, list[np.ndarray], list[str]]:
-    """The list's images that both systems predict: their rows in the list, the scores of each system, and remarks.
+def match_all(paths: Sequence[str | os.PathLike], systems: Sequence[Predictions],
+              listed: LabelList) -> tuple[np.ndarray, list[np.ndarray], list[str]]:
+    """Find the images of a list that all systems predict.
 
-    Raises `InputError` where there are none.
+    Args:
+        paths: the files of the systems, for the sentences.
+        systems: what the files say.
+        listed: the list.
+
+    Returns:
+        Rows in the list (N,), scores (N, K) of each system, and remarks on what does not match.
+
+    Raises:
+        InputError: where no image is left.
     """
-    matched = [match(path, own, listed) for path, own in zip(paths, systems)]
-    rows = np.intersect1d(matched[0].rows, matched[1].rows)
+    matches = [match(path, predictions, listed) for path, predictions in zip(paths, systems)]
+    rows = reduce(np.intersect1d, [matched.rows for matched in matches])
     if not len(rows):
-        raise InputError(f"{paths[0]} and {paths[1]} have no image of the list in common: there is nothing to compare.")
-    scores = [own.scores[np.searchsorted(own.rows, rows)] for own in matched]
-    return rows, scores, [remark for path, own in zip(paths, matched) for remark in own.remarks(path)]
+        raise InputError(f"{' and '.join(map(str, paths))} have no image of the list in common: there is nothing to "
+                         "compare.")
+    scores = [matched.scores[np.searchsorted(matched.rows, rows)] for matched in matches]
+    return rows, scores, [remark for path, matched in zip(paths, matches) for remark in matched.remarks(path)]
 
 
 def listing(names: Sequence[str], most: int = 5) -> str:
