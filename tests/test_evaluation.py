@@ -4,9 +4,10 @@ import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 from cxr.errors import InputError
+from cxr.evaluation.case import MEAN, Case
 from cxr.evaluation.comparison import compare, short_names
 from cxr.evaluation.report import Note, Picture, Table
-from cxr.evaluation.sections import MEAN, Case, data_section, judge
+from cxr.evaluation.sections import data_section, judge
 from cxr.metrics import rates
 from cxr.metrics.bootstrap import Resamples, interval
 from cxr.metrics.calibration import logits_from_scores

@@ -9,8 +9,9 @@ import numpy as np
 from prettytable import PrettyTable
 
 from cxr.errors import InputError
+from cxr.evaluation.case import MEAN, Case, Evaluation, Figure
 from cxr.evaluation.report import Picture, Section, Table
-from cxr.evaluation.sections import MEAN, Case, Evaluation, Figure, left_out, with_mean
+from cxr.evaluation.sections import left_out, with_mean
 from cxr.metrics.bootstrap import RESAMPLES, Resamples, interval, p_value
 from cxr.metrics.classification import auroc, average_precision
 from cxr.visual import charts
@@ -21,14 +22,23 @@ _ACCURACY = "Accuracy"
 def compare(first: Case, second: Case, names: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> Evaluation:
     """AUROC, average precision and, for exclusive classes, accuracy of `first` minus `second`.
 
-    Both cases hold the same images in the same order; `names` are the two systems'. In every resample both are judged
-    on the same patients, so that what is hard for both cancels.
+    In every resample both are judged on the same patients, so that what is hard for both cancels.
+
+    Args:
+        first, second: the same images in the same order, scored by two systems.
+        names: of the two systems.
+        resamples, seed: of the bootstrap.
+
+    Returns:
+        A section for each figure, and the table for the console.
     """
     draws = Resamples(first.patients, resamples, seed)
     cases, truth = (first, second), first.truth
-    drawn = [draws.ranking(case.scores, truth) for case in cases]
-    areas = [with_mean(auroc(case.scores, truth, case.class_names), own[0]) for case, own in zip(cases, drawn)]
-    precisions = [with_mean(average_precision(case.scores, truth), own[1]) for case, own in zip(cases, drawn)]
+    areas, precisions = [], []
+    for case in cases:
+        area_samples, precision_samples = draws.ranking(case.scores, truth)
+        areas.append(with_mean(auroc(case.scores, truth, case.class_names), area_samples))
+        precisions.append(with_mean(average_precision(case.scores, truth), precision_samples))
     labels = [*first.class_names, MEAN]
     parts = [_section("AUROC", labels, areas, names, draws),
              _section("average precision", labels, precisions, names, draws)]
@@ -71,18 +81,18 @@ def _header(names: Sequence[str]) -> list[str]:
 
 def _section(kind: str, labels: Sequence[str], systems: Sequence[tuple[np.ndarray, np.ndarray]], names: Sequence[str],
              draws: Resamples) -> tuple[Section, list[list[str]]]:
-    """The section of one figure, and the rows of its table. `systems`: points (L,) and resamples (R, L) of each."""
-    (points_a, samples_a), (points_b, samples_b) = systems
-    figures = {label: Figure(points_a[k] - points_b[k], interval(samples_a[:, k] - samples_b[:, k]))
+    """The section of a figure, and the rows of its table. `systems`: values (L,) and resamples (R, L) of each."""
+    (values_a, samples_a), (values_b, samples_b) = systems
+    figures = {label: Figure(values_a[k] - values_b[k], interval(samples_a[:, k] - samples_b[:, k]))
                for k, label in enumerate(labels)}
     p_values = [p_value(samples_a[:, k] - samples_b[:, k]) for k in range(len(labels))]
-    rows = [[label, f"{points_a[k]:.3f}", f"{points_b[k]:.3f}", str(figures[label]), f"{p_values[k]:.3f}"]
+    rows = [[label, f"{values_a[k]:.3f}", f"{values_b[k]:.3f}", str(figures[label]), f"{p_values[k]:.3f}"]
             for k, label in enumerate(labels)]
     name = f"difference_{kind.replace(' ', '_')}"
-    bars = {label: (own.value, own.interval.low, own.interval.high) for label, own in figures.items()}
+    bars = {label: (figure.value, figure.interval.low, figure.interval.high) for label, figure in figures.items()}
     blocks = [Table(_header(names), rows, (MEAN,)), *left_out(draws, figures),
               Picture(name, charts.intervals(bars, f"{kind}: {names[0]} minus {names[1]}", chance=0),
                       f"Difference of {kind} with its 95 % interval; dashed: no difference.", charts.DPI)]
-    values = {label: {names[0]: float(points_a[k]), names[1]: float(points_b[k]),
+    values = {label: {names[0]: float(values_a[k]), names[1]: float(values_b[k]),
                       "difference": figures[label].to_json(), "p": p_values[k]} for k, label in enumerate(labels)}
     return Section(name, f"Difference of {kind}", blocks, values), rows

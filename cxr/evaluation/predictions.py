@@ -1,4 +1,4 @@
-"""Stored predictions, ours or any other system's: one row an image, one probability a class."""
+"""Stored predictions, ours or any other system's: a row for each image, a probability for each class."""
 from __future__ import annotations
 
 import csv
@@ -14,15 +14,23 @@ from cxr.errors import InputError
 from cxr.metrics.classification import scores_from_logits
 from cxr.utils.files import write_csv
 
-_OFF = 0.01                                      # how far probabilities of exclusive classes may sum from 1
+_SUM_TOLERANCE = 0.01                            # how far from 1 probabilities of exclusive classes may sum
 
 
-def write_predictions(path, names: Sequence[str], logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str],
-                      activation: str) -> None:
-    """Write one row an image: `image`, its label(s), and `prob_<class>` of every class.
+def write_predictions(path: str | os.PathLike, names: Sequence[str], logits: np.ndarray, labels: np.ndarray,
+                      class_names: Sequence[str], activation: str) -> None:
+    """Write a row for each image: `image`, its label(s), and `prob_<class>` of every class.
 
-    Exclusive classes have the columns `label` and `predicted` with class names, independent findings one column
+    Exclusive classes have the columns `label` and `predicted` with class names, independent findings a column
     `label_<class>` of 0/1 each. Nine digits keep every float32 apart, so that ranks survive.
+
+    Args:
+        path: of the CSV file.
+        names: of the images, N.
+        logits: (N, crops, K).
+        labels: (N, K) of 0/1 for `sigmoid`, (N,) class indices for `softmax`.
+        class_names: K names.
+        activation: `sigmoid` or `softmax`.
     """
     scores = scores_from_logits(logits, activation)
     if activation == "sigmoid":
@@ -31,7 +39,7 @@ def write_predictions(path, names: Sequence[str], logits: np.ndarray, labels: np
     else:
         header = ["label", "predicted"]
         truth = [[class_names[label], class_names[row.argmax()]] for label, row in zip(labels, scores)]
-    rows = ([name, *told, *(f"{score:.9g}" for score in row)] for name, told, row in zip(names, truth, scores))
+    rows = ([name, *label, *(f"{score:.9g}" for score in row)] for name, label, row in zip(names, truth, scores))
     write_csv(path, ["image", *header, *(f"prob_{name}" for name in class_names)], rows)
 
 
@@ -48,8 +56,19 @@ class Predictions:
 def read_predictions(path: str | os.PathLike, class_names: Sequence[str], activation: str) -> Predictions:
     """Read a table with a header: the image in the column `image` or else the first, and `prob_<class>` or `<class>`.
 
-    Further columns are left alone. Raises `InputError` for a missing class, a short row, what is no probability
-    (nan, outside 0-1, for exclusive classes a sum other than 1), and an image that comes twice with different numbers.
+    Further columns are left alone.
+
+    Args:
+        path: of the CSV file.
+        class_names: the classes it must have.
+        activation: `sigmoid` or `softmax`.
+
+    Returns:
+        Each image once.
+
+    Raises:
+        InputError: for a missing class, a short row, what is no probability (nan, outside 0-1, for exclusive classes a
+            sum other than 1), and an image that comes twice with different numbers.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -83,7 +102,7 @@ def read_predictions(path: str | os.PathLike, class_names: Sequence[str], activa
     names = [row[image].strip() for _, row in lines]
     where = [f"{path}, line {number} ({name})" for (number, _), name in zip(lines, names)]
     _check(scores, where, class_names, activation)
-    return _once(path, names, scores)
+    return _without_repeats(path, names, scores)
 
 
 def _probabilities(row: Sequence[str], columns: Sequence[int], where: str) -> list[float]:
@@ -100,25 +119,26 @@ def _check(scores: np.ndarray, where: Sequence[str], class_names: Sequence[str],
         row, k = wrong[0]
         raise InputError(f"{where[row]}: {class_names[k]} has the value {scores[row, k]:g}, which is no probability "
                          f"from 0 to 1 ({len(wrong):,} such cells in all): correct the file.")
-    off = np.flatnonzero(np.abs(scores.sum(axis=1) - 1) > _OFF) if activation == "softmax" else ()
+    off = np.flatnonzero(np.abs(scores.sum(axis=1) - 1) > _SUM_TOLERANCE) if activation == "softmax" else ()
     if len(off):
         raise InputError(f"{where[off[0]]}: the probabilities of exclusive classes sum to {scores[off[0]].sum():.3f}, "
                          f"not 1 ({len(off):,} such rows in all): correct the file.")
 
 
-def _once(path, names: list[str], scores: np.ndarray) -> Predictions:
+def _without_repeats(path, names: list[str], scores: np.ndarray) -> Predictions:
     """Every image once. Raises `InputError` where one comes again with other numbers."""
     first: dict[str, int] = {}
-    again, other = [], []
+    repeated, contradictory = [], []
     for index, name in enumerate(names):
         before = first.setdefault(name, index)
         if before != index:
-            (again if np.array_equal(scores[before], scores[index]) else other).append(name)
-    if other:
-        raise InputError(f"{path} gives different predictions for one image {_times(len(other))} ({listing(other)}): "
-                         "keep one row an image.")
+            same = np.array_equal(scores[before], scores[index])
+            (repeated if same else contradictory).append(name)
+    if contradictory:
+        raise InputError(f"{path} gives different predictions for one image {_times(len(contradictory))} "
+                         f"({listing(contradictory)}): keep one row an image.")
     kept = list(first.values())
-    return Predictions([names[index] for index in kept], scores[kept], again)
+    return Predictions([names[index] for index in kept], scores[kept], repeated)
 
 
 @dataclass(frozen=True)
@@ -136,15 +156,27 @@ class Matched:
 
     def remarks(self, path: str | os.PathLike) -> list[str]:
         """A sentence for each kind of mismatch there is, with its number and the first names."""
-        told = ((self.missing, "images of the list without a prediction, left out of every figure, which flatters a "
+        kinds = ((self.missing, "images of the list without a prediction, left out of every figure, which flatters a "
                                "system that skips what is hard"),
                 (self.extra, "images that are not in the list, ignored"),
                 (self.duplicates, "rows that repeat an image with the same numbers, ignored"))
-        return [f"{path}: {what}: {len(names):,} ({listing(names)})." for names, what in told if names]
+        return [f"{path}: {what}: {len(names):,} ({listing(names)})." for names, what in kinds if names]
 
 
 def match(path: str | os.PathLike, predictions: Predictions, listed: LabelList) -> Matched:
-    """Find the predictions of the list's images by name. Raises `InputError` where there are none."""
+    """Find the predictions of the list's images by name.
+
+    Args:
+        path: of the predictions, for the sentence.
+        predictions: what the file says.
+        listed: the list.
+
+    Returns:
+        The predictions in the list's order, and what does not match.
+
+    Raises:
+        InputError: where no image of the list has a prediction.
+    """
     place = {name: index for index, name in enumerate(predictions.names)}
     rows = [row for row, name in enumerate(listed.names) if name in place]
     if not rows:

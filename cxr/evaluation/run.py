@@ -14,10 +14,11 @@ import numpy as np
 
 from cxr.data.lists import LabelList
 from cxr.errors import InputError
+from cxr.evaluation.case import Case
 from cxr.evaluation.comparison import compare
 from cxr.evaluation.predictions import match_all, read_predictions, write_predictions
 from cxr.evaluation.report import Section
-from cxr.evaluation.sections import Case, data_section, judge
+from cxr.evaluation.sections import data_section, judge
 from cxr.metrics.bootstrap import RESAMPLES
 from cxr.metrics.calibration import logits_from_scores
 from cxr.metrics.classification import Report, evaluate, evaluate_scores, headline, log_loss, scores_from_logits

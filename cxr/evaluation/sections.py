@@ -7,67 +7,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from prettytable import PrettyTable
 
+from cxr.evaluation.case import MEAN, Case, Evaluation, Figure
 from cxr.evaluation.report import Note, Picture, Section, Table
 from cxr.metrics import rates
-from cxr.metrics.bootstrap import RESAMPLES, Interval, Resamples, interval
+from cxr.metrics.bootstrap import RESAMPLES, Resamples, interval
 from cxr.metrics.calibration import at_temperature, reliability
-from cxr.metrics.classification import Report, average_precision, mean, truth_of
+from cxr.metrics.classification import Report, average_precision, mean
 from cxr.metrics.published import PublishedFigures
 from cxr.metrics.thresholds import Operating
 from cxr.visual import charts
-
-MEAN = "Mean"
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is judged: scores (N, K) probabilities; labels (N, K) of 0/1 for `sigmoid`, (N,) indices for `softmax`;
-    the patient of each image.
-    """
-    scores: np.ndarray
-    labels: np.ndarray
-    class_names: Sequence[str]
-    activation: str
-    patients: Sequence[str]
-
-    @property
-    def truth(self) -> np.ndarray:
-        """(N, K) bool."""
-        return truth_of(self.labels, len(self.class_names), self.activation)
-
-    def called(self, thresholds: Sequence[float]) -> np.ndarray:
-        """(N, K) bool: the highest score of exclusive classes, else the scores at or above their thresholds (K,)."""
-        if self.activation == "softmax":
-            return truth_of(self.scores.argmax(axis=1), len(self.class_names), self.activation)
-        return self.scores >= np.asarray(thresholds)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A point figure with its interval."""
-    value: float
-    interval: Interval
-
-    def __str__(self) -> str:
-        if np.isnan(self.interval.low):
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} ({self.interval.low:.3f} to {self.interval.high:.3f})"
-
-    def to_json(self) -> dict:
-        return {"value": float(self.value), "low": self.interval.low, "high": self.interval.high,
-                "resamples": self.interval.kept}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """`sections` of the report and the `table` for the console."""
-    sections: list[Section]
-    table: str
 
 
 def judge(case: Case, report: Report, published: Sequence[PublishedFigures] = (), operating: Operating | None = None,
@@ -77,37 +29,53 @@ def judge(case: Case, report: Report, published: Sequence[PublishedFigures] = ()
     Args:
         case: what is judged.
         report: its point figures (`cxr.metrics.classification.evaluate`).
-        published: columns to stand beside ours; the caller leaves away what belongs to another set.
+        published: columns to stand beside ours; the caller leaves out what belongs to another set.
         operating: thresholds and temperature that were fitted on other images.
         resamples, seed: of the bootstrap.
+
+    Returns:
+        The sections of the report, and the table for the console.
     """
     draws = Resamples(case.patients, resamples, seed)
     areas, precisions = _ranked(case, report, draws)
-    decided, by, rated = _decisions(case, report, draws, published, operating)
+    decided, decided_by, decision_rates = _decisions(case, report, draws, published, operating)
     sections = [_ranking_section(case, draws, areas, precisions, published), decided,
                 _calibration_section(case, report, operating)]
-    return Evaluation(sections, _console(case, areas, precisions, by, rated, published))
+    return Evaluation(sections, _console(case, areas, precisions, decided_by, decision_rates, published))
 
 
 # --- ranking -------------------------------------------------------------------------------------------------------
 
 def _ranked(case: Case, report: Report, draws: Resamples) -> tuple[dict[str, Figure], dict[str, Figure]]:
     """AUROC and average precision of each class and their mean."""
-    points = [np.array([report.values[f"AUROC_{name}"] for name in case.class_names]),
-              average_precision(case.scores, case.truth)]
-    both = (with_mean(*own) for own in zip(points, draws.ranking(case.scores, case.truth)))
-    return tuple({name: Figure(points[k], interval(samples[:, k])) for k, name in enumerate((*case.class_names, MEAN))}
-                 for points, samples in both)
+    areas = np.array([report.values[f"AUROC_{name}"] for name in case.class_names])
+    area_samples, precision_samples = draws.ranking(case.scores, case.truth)
+    return (_figures(case, areas, area_samples),
+            _figures(case, average_precision(case.scores, case.truth), precision_samples))
 
 
-def with_mean(points: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Figures (K,) and their resamples (R, K) with the mean over the classes that have one as a further column.
+def _figures(case: Case, values: np.ndarray, samples: np.ndarray) -> dict[str, Figure]:
+    """Values (K,) with the intervals of their resamples (R, K), by class, and last their mean."""
+    values, samples = with_mean(values, samples)
+    return {name: Figure(values[k], interval(samples[:, k])) for k, name in enumerate((*case.class_names, MEAN))}
 
-    It is nan in a resample in which one of these is: over other classes it would be the mean of something else.
+
+def with_mean(values: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Append the mean over the classes whose value is defined.
+
+    In a resample in which one of these is undefined, the mean is nan: over other classes it would be the mean of
+    something else.
+
+    Args:
+        values: (K,), nan where undefined.
+        samples: of the values in each resample, (R, K).
+
+    Returns:
+        (K + 1,) and (R, K + 1).
     """
-    known = ~np.isnan(points)
+    known = ~np.isnan(values)
     means = samples[:, known].mean(axis=1) if known.any() else np.full(len(samples), np.nan)
-    return np.append(points, mean(points)), np.column_stack([samples, means])
+    return np.append(values, mean(values)), np.column_stack([samples, means])
 
 
 def _ranking_section(case: Case, draws: Resamples, areas: Mapping[str, Figure], precisions: Mapping[str, Figure],
@@ -136,13 +104,13 @@ def _ranking_section(case: Case, draws: Resamples, areas: Mapping[str, Figure], 
               "each with all of its images. Repeated positives raise the average precision of rare findings, so its "
               "interval lies a little high.",
               Table(header, rows, (MEAN,)), *left_out(draws, areas, precisions)]
-    own = {name: (figure.value, figure.interval.low, figure.interval.high) for name, figure in areas.items()}
-    beside = {column.source: {name: column.values.get("AUROC_avg" if name == MEAN else f"AUROC_{name}", np.nan)
-                              for name in own} for column in shown}
+    bars = {name: (figure.value, figure.interval.low, figure.interval.high) for name, figure in areas.items()}
+    marks = {column.source: {name: column.values.get("AUROC_avg" if name == MEAN else f"AUROC_{name}", np.nan)
+                             for name in bars} for column in shown}
     # The line of guessing would squeeze figures that are all far from it.
-    near = np.nanmin([low for _, low, _ in own.values()] + [1.0]) < 0.65
+    near = np.nanmin([low for _, low, _ in bars.values()] + [1.0]) < 0.65
     blocks += [
-        Picture("auroc", charts.intervals(own, "AUROC", beside, chance=0.5 if near else None),
+        Picture("auroc", charts.intervals(bars, "AUROC", marks, chance=0.5 if near else None),
                 f"AUROC of each class with its 95 % interval{'; dashed: guessing' if near else ''}.", charts.DPI),
         Picture("roc", charts.roc(case.scores, truth, _titles(case.class_names, areas)),
                 "ROC curves, with the area; dashed: guessing.", charts.DPI),
@@ -152,7 +120,15 @@ def _ranking_section(case: Case, draws: Resamples, areas: Mapping[str, Figure], 
 
 
 def left_out(draws: Resamples, *figures: Mapping[str, Figure]) -> list[Note]:
-    """What the reader must know about undefined figures and thin intervals."""
+    """What the reader must know about undefined figures and thin intervals.
+
+    Args:
+        draws: of the bootstrap.
+        *figures: by class; the notes on undefined ones are about the first kind, AUROC.
+
+    Returns:
+        Notes, none where all is well.
+    """
     notes = []
     areas = figures[0]
     undefined = [name for name, figure in areas.items() if np.isnan(figure.value) and name != MEAN]
@@ -162,10 +138,10 @@ def left_out(draws: Resamples, *figures: Mapping[str, Figure]) -> list[Note]:
     short = {name: draws.count - figure.interval.kept for name, figure in areas.items()
              if not np.isnan(figure.value) and figure.interval.kept < draws.count}
     if short and draws.patients > 1:
-        told = ", ".join(f"{'the mean' if name == MEAN else name} {count:,}" for name, count in short.items())
+        counts = ", ".join(f"{'the mean' if name == MEAN else name} {count:,}" for name, count in short.items())
         notes.append(Note(f"Left out of the intervals, as they hold no positives or no negatives of a class: of "
-                          f"{draws.count:,} resamples {told}. An interval needs at least 40."))
-    if any(figure.value == figure.interval.low == 1 for own in figures for figure in own.values()):
+                          f"{draws.count:,} resamples {counts}. An interval needs at least 40."))
+    if any(figure.value == figure.interval.low == 1 for by_class in figures for figure in by_class.values()):
         notes.append(Note("An interval without width (1.000 to 1.000) means that there is no error among these images; "
                           "it is no proof that there will be none among others."))
     return notes
@@ -179,17 +155,17 @@ def _decisions(case: Case, report: Report, draws: Resamples, published: Sequence
     blocks, values = [], {}
     if case.activation == "softmax":
         kinds = {"highest score": np.full(len(case.class_names), np.nan)}
-        told = "The class with the highest score is called."
+        text = "The class with the highest score is called."
     else:
         kinds = {"threshold 0.5": np.full(len(case.class_names), 0.5)}
-        told = "A finding is called from its threshold on. "
+        text = "A finding is called from its threshold on. "
         if operating is None:
-            told += ("0.5 suits no rare finding: fit thresholds on a validation list with `--fit`, and they are shown "
+            text += ("0.5 suits no rare finding: fit thresholds on a validation list with `--fit`, and they are shown "
                      "here too.")
         else:
             kinds["stored thresholds"] = np.array([operating.thresholds.get(n, np.nan) for n in case.class_names])
-            told += f"The stored thresholds were fitted on {operating.fitted_on} by the rule {operating.rule}."
-    blocks.append(told)
+            text += f"The stored thresholds were fitted on {operating.fitted_on} by the rule {operating.rule}."
+    blocks.append(text)
     for kind, thresholds in kinds.items():
         figures = _rates(case, draws, thresholds)
         accuracy = _accuracy(case, draws, thresholds)
@@ -199,7 +175,8 @@ def _decisions(case: Case, report: Report, draws: Resamples, published: Sequence
         blocks += [line + (" over all images and findings." if case.activation == "sigmoid" else "."),
                    _rates_table(case, thresholds, figures, published), *_undefined(figures)]
         values[kind] = {"accuracy": {**accuracy.to_json(), "published": beside}, **{
-            name: {"threshold": float(thresholds[k]), **{key: own[name].to_json() for key, own in figures.items()},
+            name: {"threshold": float(thresholds[k]),
+                   **{rate: by_class[name].to_json() for rate, by_class in figures.items()},
                    **dict(zip(("TP", "FP", "FN", "TN"), _outcomes(case, thresholds)[:, k].tolist()))}
             for k, name in enumerate(case.class_names)}}
     if report.confusion is not None:
@@ -222,14 +199,14 @@ def _rates(case: Case, draws: Resamples, thresholds: np.ndarray) -> dict[str, di
     """Every rate by its name, and of each class."""
     outcomes = np.concatenate(rates.split_outcomes(case.truth, case.called(thresholds)), axis=1)
     samples = rates.rates_of(draws.sums(outcomes).reshape(draws.count, 4, -1).swapaxes(0, 1))
-    points = rates.rates_of(_outcomes(case, thresholds))
-    return {rate: {name: _figure(points[rate][k], samples[rate][:, k]) for k, name in enumerate(case.class_names)}
-            for rate in points}
+    values = rates.rates_of(_outcomes(case, thresholds))
+    return {rate: {name: _figure(values[rate][k], samples[rate][:, k]) for k, name in enumerate(case.class_names)}
+            for rate in values}
 
 
-def _figure(point: float, samples: np.ndarray) -> Figure:
+def _figure(value: float, samples: np.ndarray) -> Figure:
     """A rate with its interval. One that is undefined, as without a threshold, has no interval either."""
-    return Figure(point, interval(np.full_like(samples, np.nan) if np.isnan(point) else samples))
+    return Figure(value, interval(np.full_like(samples, np.nan) if np.isnan(value) else samples))
 
 
 def _accuracy(case: Case, draws: Resamples, thresholds: np.ndarray) -> Figure:
@@ -324,7 +301,17 @@ def _calibration_section(case: Case, report: Report, operating: Operating | None
 # --- words ---------------------------------------------------------------------------------------------------------
 
 def data_section(facts: Mapping[str, str], names: Sequence[str], case: Case, remarks: Sequence[str] = ()) -> Section:
-    """What was judged: facts as the caller knows them, how many images (`names`) and patients, and what to heed."""
+    """The section that says what was judged.
+
+    Args:
+        facts: where it comes from, as the caller knows it.
+        names: of the images.
+        case: what is judged.
+        remarks: what to heed, a sentence each.
+
+    Returns:
+        The section.
+    """
     patients = len(set(case.patients))
     if patients == 1:
         remarks = [*remarks, "All images are of one patient: there is nothing to resample, and no figure has an "
@@ -348,8 +335,8 @@ def _count(value) -> str:
     return value if isinstance(value, str) else "nan" if np.isnan(value) else f"{int(value):,}"
 
 
-def _console(case: Case, areas: Mapping[str, Figure], precisions: Mapping[str, Figure], by: str, rated: Mapping,
-             published: Sequence[PublishedFigures]) -> str:
+def _console(case: Case, areas: Mapping[str, Figure], precisions: Mapping[str, Figure], decided_by: str,
+             decision_rates: Mapping[str, Mapping[str, Figure]], published: Sequence[PublishedFigures]) -> str:
     shown_rates = rates.on_console()
     shown = [column for column in published if "AUROC_avg" in column.values]
     table = PrettyTable(["Type", "Images", *(rate.console_heading for rate in shown_rates), "AUROC (95 %)",
@@ -357,10 +344,11 @@ def _console(case: Case, areas: Mapping[str, Figure], precisions: Mapping[str, F
     table.align["Type"] = "l"
     for k, name in enumerate((*case.class_names, MEAN)):
         images = "" if name == MEAN else int(case.truth[:, k].sum())
-        figures = ("" if name == MEAN else f"{rated[rate.name][name].value:.3f}" for rate in shown_rates)
+        figures = ("" if name == MEAN else f"{decision_rates[rate.name][name].value:.3f}" for rate in shown_rates)
         key = "AUROC_avg" if name == MEAN else f"AUROC_{name}"
         table.add_row([name, images, *figures, str(areas[name]), *(_published(column, key) for column in shown),
                        str(precisions[name])])
     *names, last = (rate.name for rate in shown_rates)
     listed = f"{', '.join(names)} and {last}" if names else last
-    return f"{table.get_string()}\n{listed[0].upper() + listed[1:]} by the {by}; nan is 0/0; AP is average precision."
+    return (f"{table.get_string()}\n{listed[0].upper() + listed[1:]} by the {decided_by}; nan is 0/0; AP is average "
+            "precision.")

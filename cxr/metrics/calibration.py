@@ -11,8 +11,8 @@ from scipy.special import logit
 from cxr.metrics.classification import log_loss, scores_from_logits
 
 BINS = 15
-_SURE = 1e-12                                    # probabilities of 0 and 1 have no logit
-_HOTTEST = 20.0                                  # temperatures are looked for between 1/20 and 20
+_MARGIN = 1e-12                                  # probabilities of 0 and 1 have no logit
+_MAX_TEMPERATURE = 20.0                          # temperatures are sought between 1/20 and 20
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,15 @@ class Reliability:
 
 
 def reliability(probabilities: np.ndarray, happened: np.ndarray, bins: int = BINS) -> Reliability:
-    """Sort probabilities (N,) with their outcome (N,) of 0/1 into equal bins [0, 1/15), [1/15, 2/15), ... [14/15, 1].
+    """Sort probabilities into bins of equal width, [0, 1/15), [1/15, 2/15), ... [14/15, 1], as Guo et al. 2017.
 
-    15 bins of equal width as in Guo et al. 2017.
+    Args:
+        probabilities: (N,), 0 to 1.
+        happened: whether it came true, (N,) of 0/1.
+        bins: their number.
+
+    Returns:
+        Mean probability, share of positives and images of each bin that holds any.
     """
     place = np.minimum((probabilities * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
@@ -47,29 +53,49 @@ def reliability(probabilities: np.ndarray, happened: np.ndarray, bins: int = BIN
 
 
 def logits_from_scores(scores: np.ndarray, activation: str) -> np.ndarray:
-    """Logits (N, 1, K), float64, whose probabilities are `scores` (N, K), for what was stored without logits.
+    """Logits of probabilities that were stored without them.
 
-    Probabilities of exactly 0 and 1 count as 1e-12 away from them.
+    Args:
+        scores: probabilities (N, K); those of exactly 0 and 1 count as 1e-12 away from them.
+        activation: `sigmoid` or `softmax`.
+
+    Returns:
+        Logits (N, 1, K), float64.
     """
-    scores = np.clip(np.asarray(scores, np.float64), _SURE, 1 - _SURE)
+    scores = np.clip(np.asarray(scores, np.float64), _MARGIN, 1 - _MARGIN)
     return (logit(scores) if activation == "sigmoid" else np.log(scores))[:, None]
 
 
 def at_temperature(scores: np.ndarray, temperature: float, activation: str) -> np.ndarray:
-    """Probabilities (N, K) after their logits were divided by the temperature."""
+    """Divide the logits of probabilities by a temperature.
+
+    Args:
+        scores: probabilities (N, K).
+        temperature: 1 changes nothing.
+        activation: `sigmoid` or `softmax`.
+
+    Returns:
+        Probabilities (N, K).
+    """
     if temperature == 1:
         return scores
     return scores_from_logits(logits_from_scores(scores, activation) / temperature, activation)
 
 
 def fit_temperature(scores: np.ndarray, labels: np.ndarray, activation: str) -> float:
-    """The temperature that lowers the log loss most (Guo et al. 2017), one for all classes.
+    """The temperature that lowers the log loss most (Guo et al. 2017), the same for all classes.
 
-    Args: scores (N, K) and labels of images that are not those of the test. Where the loss has no lowest point between
-    1/20 and 20 (every image right, or scores without any relation to the labels) it is 1, with a warning.
+    Args:
+        scores: probabilities (N, K) of images that are not those of the test.
+        labels: theirs, as for `cxr.metrics.classification.log_loss`.
+        activation: `sigmoid` or `softmax`.
+
+    Returns:
+        The temperature. Where the loss has no lowest point between 1/20 and 20 (every image right, or scores without
+        any relation to the labels) it is 1, with a warning.
     """
     logits = logits_from_scores(scores, activation)
-    ends = np.log([1 / _HOTTEST, _HOTTEST])
+    ends = np.log([1 / _MAX_TEMPERATURE, _MAX_TEMPERATURE])
     found = minimize_scalar(lambda log_t: log_loss(logits / np.exp(log_t), labels, activation), bounds=tuple(ends),
                             method="bounded", options={"xatol": 1e-6})
     if np.abs(found.x - ends).min() < 1e-2:

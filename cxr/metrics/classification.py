@@ -17,9 +17,15 @@ from cxr.metrics import rates
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Area under the ROC curve of each class: scores and 0/1 labels (N, K) to (K,) float64.
+    """Area under the ROC curve of each class.
 
-    A class without positives or without negatives is `nan` and named in a warning.
+    Args:
+        scores: (N, K).
+        labels: (N, K) of 0/1.
+        class_names: K names.
+
+    Returns:
+        Areas (K,), float64; nan for a class without positives or without negatives, which a warning names.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -37,9 +43,15 @@ def auroc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) ->
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Average precision of each class, the area under its precision-recall steps: (N, K) each to (K,) float64.
+    """Average precision of each class, the area under its precision-recall steps.
 
-    nan for a class without positives. Chance gives the share of positives, not 0.5.
+    Args:
+        scores: (N, K).
+        labels: (N, K) of 0/1.
+
+    Returns:
+        Average precisions (K,), float64; nan for a class without positives. Chance gives the share of positives, not
+        0.5.
     """
     from sklearn.metrics import average_precision_score
 
@@ -54,21 +66,42 @@ def mean(figures: np.ndarray) -> float:
 
 
 def truth_of(labels: np.ndarray, n_classes: int, activation: str) -> np.ndarray:
-    """Labels as a table of yes and no, (N, n_classes) bool: they are one already for `sigmoid`, indices for `softmax`.
+    """Labels as a table of yes and no.
+
+    Args:
+        labels: (N, K) of 0/1 for `sigmoid`, (N,) class indices for `softmax`.
+        n_classes: K.
+        activation: `sigmoid` or `softmax`.
+
+    Returns:
+        (N, K) bool.
     """
     return labels > 0 if activation == "sigmoid" else np.eye(n_classes, dtype=bool)[labels]
 
 
 def scores_from_logits(logits: np.ndarray, activation: str) -> np.ndarray:
-    """Logits (N, crops, K) to probabilities (N, K), averaged over the crops as CheXNet's ten-crop test does."""
+    """Probabilities, averaged over the crops as CheXNet's ten-crop test does.
+
+    Args:
+        logits: (N, crops, K).
+        activation: `sigmoid` or `softmax`.
+
+    Returns:
+        (N, K).
+    """
     return (expit(logits) if activation == "sigmoid" else softmax(logits, axis=-1)).mean(axis=1)
 
 
 def log_loss(logits: np.ndarray, labels: np.ndarray, activation: str) -> float:
     """Mean loss over the images, of the probabilities averaged over crops; exact also for confident errors.
 
-    logits (N, crops, K); labels (N, K) of 0/1 for `sigmoid` (binary cross entropy, mean over classes too), or
-    (N,) class indices for `softmax` (cross entropy).
+    Args:
+        logits: (N, crops, K).
+        labels: (N, K) of 0/1 for `sigmoid`, (N,) class indices for `softmax`.
+        activation: `sigmoid` for binary cross entropy, a mean over the classes too; `softmax` for cross entropy.
+
+    Returns:
+        The loss.
     """
     crops = logits.shape[1]
     logits = logits.astype(np.float64)
@@ -82,7 +115,7 @@ def log_loss(logits: np.ndarray, labels: np.ndarray, activation: str) -> float:
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of one evaluation.
+    """Figures of an evaluation.
 
     `values`: name -> number, flat (`loss`, `accuracy`, `AUROC_avg`, `AUROC_COVID`, `precision_COVID`, ...).
     `table`: the same for people. `confusion`: (K, K) counts, row = truth, for exclusive classes, else None.
@@ -93,31 +126,56 @@ class Report:
 
 
 def evaluate(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str], activation: str) -> Report:
-    """Judge logits (N, crops, K) against labels: (N, K) of 0/1 for `sigmoid`, (N,) indices for `softmax`."""
+    """Judge logits against labels.
+
+    Args:
+        logits: (N, crops, K).
+        labels: (N, K) of 0/1 for `sigmoid`, (N,) class indices for `softmax`.
+        class_names: K names.
+        activation: `sigmoid` or `softmax`.
+
+    Returns:
+        The figures.
+
+    Raises:
+        InputError: for probabilities that cannot be.
+    """
     return evaluate_scores(scores_from_logits(logits, activation), labels, class_names, activation,
                            log_loss(logits, labels, activation))
 
 
 def evaluate_scores(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str], activation: str,
                     loss: float) -> Report:
-    """The same from probabilities (N, K) and their loss.
+    """Judge probabilities against labels.
 
-    The rates (`cxr.metrics.rates`) take the highest score for exclusive classes and a threshold of 0.5 for independent
-    ones. What is 0/0 (the precision of a class never predicted) is `nan`. Raises `InputError` for probabilities that
-    cannot be.
+    For the rates (`cxr.metrics.rates`) the highest score is called where classes are exclusive, and every score from
+    0.5 on where they are independent. What is 0/0 (the precision of a class never called) is nan.
+
+    Args:
+        scores: (N, K).
+        labels: (N, K) of 0/1 for `sigmoid`, (N,) class indices for `softmax`.
+        class_names: K names.
+        activation: `sigmoid` or `softmax`.
+        loss: `log_loss` of the scores.
+
+    Returns:
+        The figures.
+
+    Raises:
+        InputError: for probabilities that cannot be.
     """
     check_probabilities(scores, activation, "the probabilities")
     truth = truth_of(labels, len(class_names), activation)
     if activation == "sigmoid":
-        chosen, confusion = scores >= 0.5, None
-        accuracy = float((truth == chosen).mean())
+        called, confusion = scores >= 0.5, None
+        accuracy = float((truth == called).mean())
     else:
         from sklearn.metrics import confusion_matrix
 
         confusion = confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(len(class_names)))
-        chosen = truth_of(scores.argmax(axis=1), len(class_names), activation)
+        called = truth_of(scores.argmax(axis=1), len(class_names), activation)
         accuracy = float(np.trace(confusion) / len(labels))
-    columns = {"AUROC": auroc(scores, truth, class_names), **rates.rates_of(rates.count_outcomes(truth, chosen))}
+    columns = {"AUROC": auroc(scores, truth, class_names), **rates.rates_of(rates.count_outcomes(truth, called))}
     values = {"loss": loss, "accuracy": accuracy, "AUROC_avg": mean(columns["AUROC"])}
     for metric, column in columns.items():
         values.update({f"{metric}_{name}": float(value) for name, value in zip(class_names, column)})

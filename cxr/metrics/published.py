@@ -21,25 +21,32 @@ class PublishedFigures:
 
 def comparable(published: Sequence[PublishedFigures], images: int,
                class_names: Sequence[str]) -> tuple[list[PublishedFigures], list[str]]:
-    """The columns that belong to a set of so many images with these classes, and sentences about all columns.
+    """Find the published columns that belong to a set. Only its size and class names can be compared.
 
-    Only the number of images and the names of classes can be compared: the sentences say so.
+    Args:
+        published: the columns there are.
+        images: how many images the set has.
+        class_names: of the set.
+
+    Returns:
+        The columns that may stand beside figures of the set, and sentences about all columns.
     """
-    fitting, told = [], []
-    others, elsewhere = [], []
+    fitting, sentences = [], []
+    of_other_classes, of_other_sets = [], []
     for column in published:
         known = {key.partition("_")[2] for key in column.values} - {"avg", ""}
         if known != set(class_names):
-            others.append(column.source)
+            of_other_classes.append(column.source)
         elif images != column.images:
-            elsewhere.append(f"{column.source} ({column.images:,} images)")
+            of_other_sets.append(f"{column.source} ({column.images:,} images)")
         else:
             fitting.append(column)
-            told.append(f"{column.source}: {column.setting}. This set has as many images as the published one "
+            sentences.append(f"{column.source}: {column.setting}. This set has as many images as the published one "
                         f"({images:,}); whether they are the same was not checked.")
-    if others:
-        told.append(f"Other classes, so not comparable with {' and '.join(others)}, whose figures are left out.")
-    if elsewhere:
-        told.append(f"Not the published set, so not comparable with {' and '.join(elsewhere)}, whose figures are left "
-                    f"out: this set has {images:,}.")
-    return fitting, told
+    if of_other_classes:
+        sentences.append(f"Other classes, so not comparable with {' and '.join(of_other_classes)}, whose figures are "
+                         "left out.")
+    if of_other_sets:
+        sentences.append(f"Not the published set, so not comparable with {' and '.join(of_other_sets)}, whose figures "
+                         f"are left out: this set has {images:,}.")
+    return fitting, sentences

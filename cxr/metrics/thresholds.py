@@ -18,7 +18,7 @@ _REMEDY = "fit it again with `tools/eval.py MODEL --fit youden`, or remove it"
 
 @dataclass(frozen=True)
 class Operating:
-    """Where a classifier was told to operate, fitted on images that are not the test images.
+    """Where a classifier operates, fitted on images that are not the test images.
 
     `thresholds`: class -> probability as the model gives it (before `temperature`); a finding is called at or above
     it. nan for a class whose threshold could not be fitted; empty for exclusive classes, where the highest score
@@ -35,7 +35,17 @@ class Operating:
 
 
 def parse_rule(text: str) -> float | None:
-    """The sensitivity that a rule asks for: `youden` -> None, `sensitivity=0.90` -> 0.9. Raises `InputError`."""
+    """The sensitivity that a rule asks for.
+
+    Args:
+        text: `youden` or such as `sensitivity=0.90`.
+
+    Returns:
+        The sensitivity, None for `youden`.
+
+    Raises:
+        InputError: for any other text.
+    """
     if text == "youden":
         return None
     name, _, value = text.replace("=", " ").partition(" ")
@@ -49,10 +59,16 @@ def parse_rule(text: str) -> float | None:
 
 
 def choose_threshold(scores: np.ndarray, positive: np.ndarray, sensitivity: float | None = None) -> float:
-    """The score from which on a finding is called, one of `scores` (N,); nan without positives or negatives.
+    """The score from which on a finding is called.
 
-    Without `sensitivity` the one with the largest sensitivity + specificity - 1 (Youden 1950), with it the highest
-    one that finds at least that share of the positives; of equals the highest.
+    Args:
+        scores: (N,).
+        positive: (N,) bool.
+        sensitivity: the share of the positives that must be found; None for the threshold with the largest
+            sensitivity + specificity - 1 (Youden 1950).
+
+    Returns:
+        The highest such score; nan without positives or negatives.
     """
     from sklearn.metrics import roc_curve
 
@@ -66,9 +82,21 @@ def choose_threshold(scores: np.ndarray, positive: np.ndarray, sensitivity: floa
 
 def fit_operating(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str], activation: str, rule: str,
                   fitted_on: str) -> Operating:
-    """Thresholds and temperature from the scores (N, K) and labels of a validation set.
+    """Thresholds and temperature from a validation set. Exclusive classes (`softmax`) get a temperature only.
 
-    Exclusive classes (`softmax`) get a temperature only. Raises `InputError` for an unknown rule.
+    Args:
+        scores: (N, K).
+        labels: (N, K) of 0/1 for `sigmoid`, (N,) class indices for `softmax`.
+        class_names: K names.
+        activation: `sigmoid` or `softmax`.
+        rule: see `parse_rule`.
+        fitted_on: the set, as a sentence shows it.
+
+    Returns:
+        The operating point.
+
+    Raises:
+        InputError: for an unknown rule.
     """
     from cxr.metrics.calibration import fit_temperature
     from cxr.metrics.classification import truth_of
@@ -118,7 +146,8 @@ def write_operating(ckpt: str | os.PathLike, operating: Operating) -> Path:
 def read_operating(ckpt: str | os.PathLike) -> Operating | None:
     """The operating point stored beside these weights; None where there is none.
 
-    Raises InputError where the file is damaged or belongs to other weights.
+    Raises:
+        InputError: where the file is damaged or belongs to other weights.
     """
     path = operating_path(ckpt)
     try:
