@@ -29,8 +29,8 @@ def folder(tmp_path_factory):
 
 def test_markdown(folder):
     text = (folder / "report.md").read_text()
-    assert text.startswith("# A <title>\n\n## What was judged\n\n|  |  |\n| --- | --- |\n| List | a\\|b.txt |\n")
-    assert "> **Note.** Beware of <b>." in text and "| **Mean** | **nan** |" in text
+    assert text.startswith("# A &lt;title>\n\n## What was judged\n\n|  |  |\n| --- | --- |\n| List | a\\|b.txt |\n")
+    assert "> **Note.** Beware of &lt;b>." in text and "| **Mean** | **nan** |" in text
     assert "| Type | AUROC |\n| --- | ---: |\n| Mass | 0.8 (0.7 to 0.9) |" in text
     assert read_image(folder / re.search(r"\]\((.*)\)", text)[1]).shape == (30, 60, 3)
 
@@ -70,3 +70,14 @@ def test_html_is_one_file_with_everything_inside(folder):
     assert "0.8 <small>(0.7 to 0.9)</small>" in page and '<tr class="total"><td>Mean</td>' in page
     widths = [attributes["width"] for tag, attributes in parser.seen if tag == "img"]
     assert widths == ["38"]                                      # 60 pixels at 150 to the inch
+
+
+def test_a_class_name_is_text_wherever_it_stands(tmp_path):
+    name = "<script>alert(1)</script> &lt;"
+    blocks = [f"Of {name}.", Note(f"Of {name}."), Table(["Type", name], [[name, "1"]], (name,)),
+              Picture("grey", IMAGE, f"Of {name}.")]
+    save_report(tmp_path, name, [Section("data", name, blocks)])
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page and page.count("&lt;script&gt;alert(1)&lt;/script&gt; &amp;lt;") == 9
+    text = (tmp_path / "report.md").read_text()
+    assert "<" not in text and text.count("&lt;script>alert(1)&lt;/script> &amp;lt;") == 7

@@ -4,8 +4,6 @@ The page needs nothing beside it: pictures and style are inside, so it can be ma
 """
 from __future__ import annotations
 
-import base64
-import html
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +15,7 @@ import numpy as np
 from prettytable import PrettyTable
 
 from cxr.utils.files import write_json, write_text
+from cxr.visual import pages
 from cxr.visual.image_files import save_picture
 
 
@@ -59,7 +58,15 @@ class Section:
 
 
 def save_report(folder: str | os.PathLike, title: str, sections: Sequence[Section]) -> Path:
-    """Write `report.md`, `report.json`, `report.html` and the pictures that the first shows; returns the HTML's path.
+    """Write `report.md`, `report.json`, `report.html` and the pictures that the first shows.
+
+    Args:
+        folder: where they go.
+        title: of the report.
+        sections: in the order of reading.
+
+    Returns:
+        The path of the HTML.
     """
     folder = Path(folder)
     for section in sections:
@@ -69,10 +76,9 @@ def save_report(folder: str | os.PathLike, title: str, sections: Sequence[Sectio
     write_text(folder / "report.md", "\n\n".join(
         [f"# {_escaped(title)}", *(part for section in sections for part in _markdown(section))]) + "\n")
     write_json(folder / "report.json", {"title": title, **{section.name: section.values for section in sections}})
-    body = "\n".join(f'<section id="{section.name}">\n<h2>{html.escape(section.title)}</h2>\n'
-                     + "\n".join(_html(block, folder) for block in section.blocks) + "\n</section>"
-                     for section in sections)
-    write_text(folder / "report.html", _PAGE.format(title=html.escape(title), style=_STYLE, body=body))
+    shown = [{"name": section.name, "title": section.title,
+              "blocks": [_for_page(block, folder) for block in section.blocks]} for section in sections]
+    write_text(folder / "report.html", pages.render("report.html", language="en", title=title, sections=shown))
     return folder / "report.html"
 
 
@@ -85,16 +91,16 @@ def _markdown(section: Section) -> list[str]:
     for block in section.blocks:
         if isinstance(block, Table):
             header = block.header or ("", "")
-            rows = [header, ["---"] + ["---:" if block.header else "---"] * (len(header) - 1),
+            rows = [map(_cell, header), ["---"] + ["---:" if block.header else "---"] * (len(header) - 1),
                     *([f"**{cell}**" if row[0] in block.totals and cell else cell for cell in map(_cell, row)]
                       for row in block.rows)]
             parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
         elif isinstance(block, Picture):
-            parts.append(f"![{block.caption}]({block.name}.png)")
+            parts.append(f"![{_without_html(block.caption)}]({block.name}.png)")
         elif isinstance(block, Note):
-            parts.append(f"> **Note.** {block.text}")
+            parts.append(f"> **Note.** {_without_html(block.text)}")
         else:
-            parts.append(block)
+            parts.append(_without_html(block))
     return parts
 
 
@@ -103,82 +109,21 @@ def _cell(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    return _without_html(text).replace("|", "\\|")
 
 
-def _html(block: str | Note | Table | Picture, folder: Path) -> str:
-    if isinstance(block, Table):
-        head = "".join(f"<th>{_inline(cell)}</th>" for cell in block.header)
-        rows = []
-        for row in block.rows:
-            kind = ' class="total"' if row[0] in block.totals else ""
-            rows.append(f"<tr{kind}>" + "".join(f"<td>{_inline(cell)}</td>" for cell in row) + "</tr>")
-        kind, head = ("", f"<thead><tr>{head}</tr></thead>") if block.header else (' class="facts"', "")
-        return f'<div class="wide"><table{kind}>{head}\n<tbody>\n' + "\n".join(rows) + "\n</tbody></table></div>"
+def _without_html(text: str) -> str:
+    """Text whose tags and entities a Markdown reader shows instead of obeying: class names come from anywhere."""
+    return re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("<", "&lt;")
+
+
+def _for_page(block: str | Note | Table | Picture, folder: Path) -> tuple[str, object]:
+    """A block and its kind as the template takes them: pictures as what an `<img>` needs."""
     if isinstance(block, Picture):
-        data = base64.b64encode(_file(folder, block).read_bytes()).decode()
         height, width = (round(side * 96 / block.dpi) for side in block.image.shape[:2])
-        return (f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(block.caption)}" width="{width}" '
-                f'height="{height}"><figcaption>{_inline(block.caption)}</figcaption></figure>')
-    if isinstance(block, Note):
-        return f'<p class="note">{_inline(block.text)}</p>'
-    return f"<p>{_inline(block)}</p>"
-
-
-def _inline(text: str) -> str:
-    """Escaped, with `code`, **bold**, and the interval of `0.84 (0.82-0.86)` smaller than its figure."""
-    text = html.escape(text)
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
-    text = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
-    return re.sub(r"^(\S+) (\([-+\d.]+ to [-+\d.]+\))$", r"\1 <small>\2</small>", text)
-
-
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC", sans-serif;
-       color: #1c2430; background: #fff; max-width: 1080px; margin: 0 auto; padding: 24px 20px 60px; }
-h1 { font-size: 26px; line-height: 1.25; margin: 8px 0 4px; overflow-wrap: anywhere; }
-h2 { font-size: 19px; margin: 34px 0 8px; padding-top: 14px; border-top: 1px solid #d9dee5; }
-p { max-width: 88ch; margin: 8px 0; overflow-wrap: anywhere; }
-.note { background: #fdf3dc; border-left: 4px solid #d99a1c; padding: 8px 12px; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: 12px 0; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #e6e9ee; }
-th { border-bottom: 2px solid #9aa5b4; font-weight: 600; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; padding-left: 2px; white-space: nowrap; }
-.facts td { text-align: left; overflow-wrap: anywhere; vertical-align: top; }
-.facts td:first-child { color: #5a6675; white-space: nowrap; }
-tr.total td { font-weight: 600; border-top: 2px solid #9aa5b4; }
-small { color: #5a6675; font-size: 12px; font-weight: 400; white-space: nowrap; }
-code { background: #f1f3f6; padding: 0 4px; border-radius: 3px; font-size: 92%; }
-figure { margin: 16px 0; }
-img { max-width: 100%; height: auto; }
-figcaption { color: #5a6675; font-size: 13px; }
-footer { margin-top: 40px; color: #5a6675; font-size: 13px; }
-@media print {
-  @page { margin: 14mm; }
-  body { font-size: 11px; padding: 0; max-width: none; }
-  table { font-size: 9.5px; } th, td { padding: 2px 6px; } small { font-size: 8.5px; }
-  h2 { break-after: avoid; } figure, tr { break-inside: avoid; } thead { display: table-header-group; }
-  .wide { overflow: visible; }
-}
-"""
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{body}
-<footer>Research and teaching only. Not for clinical use.</footer>
-</body>
-</html>
-"""
+        data = pages.data_uri(_file(folder, block).read_bytes(), "image/png")
+        return "Picture", {"data": data, "caption": block.caption, "width": width, "height": height}
+    return type(block).__name__, block
 
 
 def printed(section: Section) -> str:
