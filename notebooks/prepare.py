@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("cxr", "cv2", "prettytable", "tqdm", "filelock", "sklearn", "PIL", "matplotlib", "scipy",
-          "platformdirs")
+          "platformdirs", "jinja2")
 
 
 def missing() -> str:

@@ -10,6 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from chexnet.labels import CLASS_NAMES
+from chexnet.recipe import CheXNetRecipe
+from cxr.evaluation.run import Bootstrap, judge_predictions, read_stored
 from cxr.metrics.thresholds import Operating, write_operating
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +89,18 @@ def test_thresholds_of_a_checkpoint_judge_stored_predictions(call, chest, tmp_pa
     ckpt.write_bytes(b"other")
     _, error = call("chexnet", "--predictions", path, "--labels", tmp_path / "list.txt", "--ckpt", ckpt, status=2)
     assert "was fitted to other weights" in error and error.count("\n") == 1
+
+
+def test_stored_predictions_are_judged_without_flags(chest, tmp_path):
+    names, labels, scores = chest
+    path = write_table(tmp_path / "p.csv", names[::-1], scores[::-1])
+    patients = [name.split("_")[0] for name in names]
+    stored = read_stored(CheXNetRecipe(), [path], tmp_path / "list.txt", None, lambda asked: patients)
+    assert stored.names == names and stored.remarks == [] and np.allclose(stored.cases[0].scores, scores)
+    judgement = judge_predictions(CheXNetRecipe(), stored, None, Bootstrap(resamples=40, seed=1))
+    assert judgement.title == "chexnet: p.csv on list.txt" and f"{path} on 80 images: loss" in judgement.text
+    assert [section.name for section in judgement.sections] == ["data", "ranking", "decisions", "calibration"]
+    assert "40 resamples of the 20 patients (seed 1)" in judgement.sections[1].blocks[0]
 
 
 def test_two_systems_are_compared(call, chest, tmp_path):

@@ -47,7 +47,8 @@ class Figure:
             return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.interval.low:.3f} to {self.interval.high:.3f})"
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, float]:
+        """The figure as `report.json` holds it."""
         return {"value": float(self.value), "low": self.interval.low, "high": self.interval.high,
                 "resamples": self.interval.kept}
 

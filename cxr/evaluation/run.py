@@ -29,6 +29,7 @@ from cxr.utils import distributed
 from cxr.utils.files import sha256
 
 if TYPE_CHECKING:
+    from cxr.data.dataset import XrayDataset
     from cxr.models.restore import Restored
 
 Patients = Callable[[Sequence[str]], Sequence[str]]       # image names to the patient of each
@@ -71,8 +72,9 @@ class Bootstrap:
 
 # --- a checkpoint --------------------------------------------------------------------------------------------------
 
-def judge_checkpoint(recipe: Recipe, ckpt: Path, restored: Restored, dataset, *, patients: Patients, folder: Path,
-                     scoring: Scoring, bootstrap: Bootstrap, say: Callable[[str], None] = print) -> Judgement | None:
+def judge_checkpoint(recipe: Recipe, ckpt: Path, restored: Restored, dataset: XrayDataset, *, patients: Patients,
+                     folder: Path, scoring: Scoring, bootstrap: Bootstrap,
+                     say: Callable[[str], None] = print) -> Judgement | None:
     """Score a data set with a model, write `predictions.csv`, and judge the scores.
 
     Args:
@@ -111,7 +113,7 @@ def judge_checkpoint(recipe: Recipe, ckpt: Path, restored: Restored, dataset, *,
     return Judgement(f"{recipe.name}: {ckpt.name} on {dataset.list_file.name}", sections, text)
 
 
-def fit_thresholds(ckpt: Path, restored: Restored, dataset, rule: str, scoring: Scoring, *,
+def fit_thresholds(ckpt: Path, restored: Restored, dataset: XrayDataset, rule: str, scoring: Scoring, *,
                    say: Callable[[str], None] = print) -> str:
     """Fit thresholds and a temperature on a data set, and store them beside the checkpoint.
 
@@ -139,7 +141,8 @@ def fit_thresholds(ckpt: Path, restored: Restored, dataset, rule: str, scoring: 
             f"eval and cam find it in {path}.")
 
 
-def compute_logits(restored: Restored, dataset, ckpt: Path, scoring: Scoring, say: Callable[[str], None]) -> np.ndarray:
+def compute_logits(restored: Restored, dataset: XrayDataset, ckpt: Path, scoring: Scoring,
+                   say: Callable[[str], None]) -> np.ndarray:
     """Logits (N, crops, K) of a data set, whose transform is set; arguments as in `judge_checkpoint`.
 
     Raises:
