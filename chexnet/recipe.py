@@ -69,12 +69,12 @@ class CheXNetRecipe(Recipe):
         parser.add_argument("--val_list", default="dataset/labels/val_list.txt",
                             help="the same for --fit (default: %(default)s)")
 
-    def train_sets(self, args) -> tuple:
+    def train_sets(self, args, split=None) -> tuple:
         from chexnet.data import ChestXrayDataSet
         return (ChestXrayDataSet(args.data_dir, args.train_list, seed=args.seed),
                 ChestXrayDataSet(args.data_dir, args.val_list))
 
-    def test_set(self, args, class_names, ckpt):
+    def test_set(self, args, class_names, ckpt, split=None):
         from chexnet.data import ChestXrayDataSet
         return ChestXrayDataSet(args.data_dir, args.test_list, class_names=class_names)
 

@@ -9,6 +9,7 @@ import numpy as np
 from covid_resnet.labels import CLASS_NAMES
 from cxr.data.dataset import ListedDataset
 from cxr.data.images import read_image
+from cxr.data.lists import LabelList
 from cxr.errors import InputError
 
 
@@ -18,7 +19,7 @@ class CovidDataset(ListedDataset):
     Args:
         base_dir: folder that the names in the list are relative to.
         label_path: the list. A line without an index, an index outside the classes, or a missing image raises
-            `InputError` with the line number. Names may contain spaces.
+            `InputError` with the line number. Names may contain spaces. Or a list in memory, of images that are there.
         transform: called on (H, W, 3) float32 RGB, 0-255, as in the notebook (where Paddle's `ToTensor` then
             leaves the range alone).
         class_names: what the indices stand for.
@@ -26,8 +27,8 @@ class CovidDataset(ListedDataset):
     Items are `(image, label)` with label (1,) int64; `.labels` is (N,) int64.
     """
 
-    def __init__(self, base_dir: str | os.PathLike, label_path: str | os.PathLike, transform: Callable | None = None,
-                 class_names: Sequence[str] = CLASS_NAMES, seed: int = 0):
+    def __init__(self, base_dir: str | os.PathLike, label_path: str | os.PathLike | LabelList,
+                 transform: Callable | None = None, class_names: Sequence[str] = CLASS_NAMES, seed: int = 0):
         super().__init__(base_dir, label_path, class_names, transform, seed)
 
     def picture(self, index: int) -> np.ndarray:

@@ -48,7 +48,7 @@ class PneumoniaRecipe(ResNetRecipe):
                             help="folder of test/ (for --fit, of val/) with a folder of images for every class "
                                  "(default: %(default)s)")
 
-    def train_sets(self, args) -> tuple:
+    def train_sets(self, args, split=None) -> tuple:
         from cxr.data.dataset import FolderDataset
         train = FolderDataset(Path(args.data_dir, "train"), seed=args.seed)
         val = FolderDataset(Path(args.data_dir, "val"), train.class_names)
@@ -57,7 +57,7 @@ class PneumoniaRecipe(ResNetRecipe):
                   "by: move some of train there.")
         return train, val
 
-    def test_set(self, args, class_names, ckpt):
+    def test_set(self, args, class_names, ckpt, split=None):
         from cxr.data.dataset import FolderDataset
         return FolderDataset(Path(args.data_dir, "test"), class_names)
 

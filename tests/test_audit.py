@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from chexnet.recipe import CheXNetRecipe
-from cxr.data import phantom
+from covid_resnet.recipe import CovidResNetRecipe
+from cxr.data import class_folders, phantom
 from cxr.data.dataset import XrayDataset
 from cxr.data.images import read_image
 from cxr.data.lists import sources_of
@@ -211,10 +212,48 @@ def test_the_limit_is_kept():
 
 # --- the command ---------------------------------------------------------------------------------------------------
 
-def test_the_command(leaky, tmp_path):
-    command = [sys.executable, str(ROOT / "tools" / "audit.py"), "covid_resnet", "--data_dir", str(tmp_path),
-               "--save_dir", str(tmp_path / "out")]
+def audited(data_dir, save_dir, *extra):
+    command = [sys.executable, str(ROOT / "tools" / "audit.py"), "covid_resnet", "--data_dir", str(data_dir),
+               "--save_dir", str(save_dir), *extra]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_the_command(leaky, tmp_path):
+    done = audited(tmp_path, tmp_path / "out")
     assert "no patient of" in done.stdout and "no images in different splits show the same radiograph" in done.stdout
     assert "Audited train" in done.stdout and (tmp_path / "out" / "findings.csv").exists()
+
+
+def test_a_run_keeps_the_lists_that_it_was_trained_on(tmp_path):
+    """An audit of its folder once wrote another split over them, and `eval` then judged images of the training."""
+    phantom.write_folder(tmp_path / "xrays", per_class=12, size=64)
+    recipe, data_dir, run = CovidResNetRecipe(), tmp_path / "xrays", tmp_path / "run"
+
+    def flags(**options):
+        return SimpleNamespace(**{"data_dir": data_dir, "save_dir": run, "train_list": None, "val_list": None,
+                                  "test_list": None, "patients": None, "seed": 1, "resume": False, **options})
+    run.mkdir()
+    (run / "test.txt").write_text("of an earlier split 0\n")
+    split = recipe.split(flags())
+    train_set, _ = recipe.train_sets(flags(), split)
+    assert split.origin == "made" and [path.name for path in run.iterdir()] == ["test.txt"]
+    split.keep(run)
+    lists = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert sorted(lists) == ["test.txt", "train.txt", "val.txt"] and b"earlier" not in lists["test.txt"]
+    assert recipe.train_sets(flags(resume=True))[0].names == train_set.names
+    done = audited(data_dir, run)
+    assert f"this audits the lists in {run}" in done.stdout
+    assert f"test {len(lists['test.txt'].splitlines())} " in done.stdout
+    assert {path.name: path.read_bytes() for path in run.glob("*.txt")} == lists
+    done = audited(data_dir, tmp_path / "new", "--seed", "1")
+    assert f"Split train {len(train_set)}, " in done.stdout and "no test set" not in done.stdout
+    assert not list((tmp_path / "new").glob("*.txt"))
+
+
+def test_the_test_list_of_an_earlier_split_goes_with_the_user_s_own_lists(tmp_path):
+    (tmp_path / "test.txt").write_text("COVID/a.png 0\n")
+    lists = {"train": tmp_path / "train.txt", "val": tmp_path / "val.txt"}
+    kept = class_folders.Split("given", lists, CLASSES).keep(tmp_path)
+    assert kept.lists == lists and not (tmp_path / "test.txt").exists()

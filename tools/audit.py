@@ -28,11 +28,22 @@ def arguments():
         sub.add_argument("--source_column", metavar="NAME", help="that column (default: source, or the beginning of "
                                                                  "source_file)")
         sub.add_argument("--save_dir", default=f"output/audit/{name}", help="(default: %(default)s)")
-        sub.add_argument("--seed", type=int, default=0, help="of the split, where it is made here (default: 0)")
+        sub.add_argument("--seed", type=int, default=0,
+                         help="of the split that `train` would make, where there are no lists (default: 0)")
         sub.add_argument("--num_workers", type=not_negative, metavar="N",
                          help="threads that read images (default: one a core)")
-        sub.set_defaults(resume=False)             # which recipes ask for when they make or find lists
+        sub.set_defaults(resume=True)              # of a run, the lists that it was trained on
     return main.parse_args()
+
+
+def _show(split, folder: Path) -> None:
+    """Say which split is audited."""
+    for note in split.notes:
+        print(f"Note: {note}")
+    if split.origin == "made":
+        print(f"{split}. It is the one that `train` makes with this seed; no lists are written.")
+    elif split.origin == "kept":
+        print(f"Note: this audits the lists in {folder}, whatever --seed says.")
 
 
 def main(args) -> None:
@@ -43,10 +54,13 @@ def main(args) -> None:
     from cxr.evaluation.split_audit import audit, draw_duplicates, write_findings
 
     recipe, folder = recipes()[args.recipe], writable(Path(args.save_dir))
-    train_set, val_set = recipe.train_sets(args)
+    split = recipe.split(args)
+    if split:
+        _show(split, folder)
+    train_set, val_set = recipe.train_sets(args, split)
     splits = {"train": train_set, "val": val_set}
     try:
-        splits["test"] = recipe.test_set(args, train_set.class_names, folder / "best.pdparams")
+        splits["test"] = recipe.test_set(args, train_set.class_names, folder / "best.pdparams", split)
     except InputError as error:
         print(f"Note: no test set: {error}")
     names = [name for dataset in splits.values() for name in dataset.names]

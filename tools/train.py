@@ -121,6 +121,19 @@ def main(args) -> None:
         train(recipes()[args.recipe], args, saved)
 
 
+def _keep_lists(recipe, args):
+    """The split of this training, if it has one. Nothing else writes or removes lists in save_dir."""
+    split = recipe.split(args)
+    if split is None:
+        return None
+    for note in split.notes:
+        print(f"Note: {note}")
+    kept = split.keep(args.save_dir)
+    if split.origin == "made":
+        print(f"{split}, into {args.save_dir}.")
+    return kept
+
+
 def train(recipe, args, saved) -> None:
     import paddle
 
@@ -135,7 +148,7 @@ def train(recipe, args, saved) -> None:
     from cxr.utils import distributed
     from cxr.weights import load_weights
 
-    train_set, val_set = recipe.train_sets(args)
+    train_set, val_set = recipe.train_sets(args, _keep_lists(recipe, args))
     if saved is None and distributed.rank() == 0:
         for sentence in concerns(recipe, args, {"train": train_set, "val": val_set}):
             warnings.warn(f"{sentence.rstrip('.')}. tools/audit.py tells more.", stacklevel=1)

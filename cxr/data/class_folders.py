@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,45 @@ from cxr.errors import InputError
 from cxr.utils.files import write_text
 
 SPLITS = {"train": 0.7, "val": 0.2, "test": 0.1}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which images are for training, validation and test. Making one writes nothing; only `keep` does.
+
+    Attributes:
+        origin: "given" where the user's lists say it, "kept" where those in `save_dir` do, "made" where it was made
+            here and is in memory alone.
+        lists: "train", "val" and, where there is one, "test" -> path of a list, or the list itself.
+        class_names: what the labels stand for.
+        by_patient: whether no patient is in two of the lists, for a split made here.
+        notes: sentences that the user should read.
+    """
+    origin: str
+    lists: Mapping[str, Path | LabelList]
+    class_names: tuple[str, ...]
+    by_patient: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """What a split made here looks like, in one line without a full stop."""
+        return ("Split " + ", ".join(f"{name} {len(listed.names)}" for name, listed in self.lists.items())
+                + f" images of {len(self.class_names)} classes, by {'patient' if self.by_patient else 'image'}")
+
+    def keep(self, folder: str | os.PathLike) -> Split:
+        """Make the lists in `folder` those of this split: write them if it was made here.
+
+        With the user's lists only `test.txt` is removed, which would otherwise be taken for the test list of theirs.
+
+        Returns:
+            The split with the paths of its lists.
+        """
+        if self.origin == "given":
+            Path(folder, "test.txt").unlink(missing_ok=True)
+        if self.origin != "made":
+            return self
+        pairs = {name: list(zip(listed.names, listed.labels)) for name, listed in self.lists.items()}
+        return replace(self, lists=write_lists(pairs, folder))
 
 
 def find_classes(data_dir: str | os.PathLike) -> dict[str, list[str]]:
@@ -72,6 +112,13 @@ def split(classes: Mapping[str, Sequence[str]], patients: Mapping[str, str] | No
             dealt[chosen, index] += count
         result[list(SPLITS)[chosen]] += groups[patient]
     return {name: sorted(items) for name, items in result.items()}
+
+
+def as_label_list(pairs: Sequence[tuple[str, int]]) -> LabelList:
+    """`(image name, class index)` of `split` as what `read_labels` would read from the list that they are written to.
+    """
+    return LabelList([name for name, _ in pairs], list(range(1, len(pairs) + 1)),
+                     np.array([label for _, label in pairs], "int64"))
 
 
 def write_lists(lists: Mapping[str, Sequence[tuple[str, int]]], folder: str | os.PathLike) -> dict[str, Path]:

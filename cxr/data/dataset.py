@@ -14,7 +14,7 @@ from paddle.io import Dataset
 
 from cxr.data.class_folders import find_classes, read_labels
 from cxr.data.images import read_image
-from cxr.data.lists import require_files
+from cxr.data.lists import LabelList, require_files
 from cxr.errors import InputError, naming
 
 
@@ -68,19 +68,23 @@ class ListedDataset(XrayDataset):
     Args:
         base_dir: folder that the names in the list are relative to.
         label_path: the list. A line without an index, an index outside the classes, or a missing image raises
-            `InputError` with the line number. Names may contain spaces.
+            `InputError` with the line number. Names may contain spaces. Or a list in memory, of images that are there.
         class_names: what the indices stand for.
         transform: called on (H, W, 3) uint8 RGB.
 
     Items are `(image, label)` with label (1,) int64; `.labels` is (N,) int64.
     """
 
-    def __init__(self, base_dir: str | os.PathLike, label_path: str | os.PathLike, class_names: Sequence[str],
-                 transform: Callable | None = None, seed: int = 0):
-        listed = read_labels(label_path, class_names)
-        require_files(base_dir, listed.names, listed.numbers, label_path)
+    def __init__(self, base_dir: str | os.PathLike, label_path: str | os.PathLike | LabelList,
+                 class_names: Sequence[str], transform: Callable | None = None, seed: int = 0):
+        in_memory = isinstance(label_path, LabelList)
+        listed = label_path if in_memory else read_labels(label_path, class_names)
+        if not listed.names:                     # of a file `read_labels` has said so
+            raise InputError("too few images to split: one of the lists has none.")
+        if not in_memory:
+            require_files(base_dir, listed.names, listed.numbers, label_path)
         super().__init__(base_dir, listed.names, listed.labels, class_names, transform, seed)
-        self.list_file = Path(label_path)
+        self.list_file = None if in_memory else Path(label_path)
 
     def __getitem__(self, index: int):
         image, label = super().__getitem__(index)

@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from cxr.data import class_folders
+from cxr.data.class_folders import Split
+from cxr.data.lists import LabelList, read_patients
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
 from cxr.models.recipe import Defaults, Recipe
-
-_LISTS = ("train.txt", "val.txt", "test.txt")
 
 
 class ClassFolderRecipe(Recipe):
@@ -30,15 +31,14 @@ class ClassFolderRecipe(Recipe):
     published = None
     published_source = ""
 
-    def listed(self, data_dir: str | os.PathLike, label_list: str | os.PathLike, class_names: Sequence[str],
-               seed: int = 0):
-        """The data set of a list, transform not yet set."""
+    def listed(self, data_dir: str | os.PathLike, label_list: str | os.PathLike | LabelList,
+               class_names: Sequence[str], seed: int = 0):
+        """The data set of a list, in a file or in memory, transform not yet set."""
         from cxr.data.dataset import ListedDataset
         return ListedDataset(data_dir, label_list, class_names, seed=seed)
 
     def read_labels(self, path, class_names):
-        from cxr.data.class_folders import read_labels
-        return read_labels(path, class_names)
+        return class_folders.read_labels(path, class_names)
 
     def add_train_arguments(self, parser) -> None:
         parser.add_argument("--data_dir", required=True,
@@ -59,52 +59,41 @@ class ClassFolderRecipe(Recipe):
                             help="table with the columns `file` and `patient` (default: sources.csv in data_dir if it "
                                  "is there; otherwise every image counts as a patient)")
 
-    def train_sets(self, args) -> tuple:
-        from cxr.data.dataset import check_folders
-        train_list, val_list, class_names = self._lists(args)
-        sets = (self.listed(args.data_dir, train_list, class_names, args.seed),
-                self.listed(args.data_dir, val_list, class_names))
-        for path, own in zip((train_list, val_list), sets):
-            check_folders(own, path)
-        return sets
-
-    def _lists(self, args) -> tuple:
-        """Paths of the training and validation lists, made where there are none, and the class names."""
-        from cxr.data import class_folders
-        from cxr.data.lists import read_patients
+    def split(self, args) -> Split:
+        in_place, kept = ({part: Path(folder, f"{part}.txt") for part in class_folders.SPLITS}
+                          for folder in (args.data_dir, args.save_dir))
         if bool(args.train_list) != bool(args.val_list):
             raise InputError("--train_list and --val_list go together: give both or neither.")
         classes = class_folders.find_classes(args.data_dir)
-        in_place = [Path(args.data_dir, name) for name in _LISTS]
-        if args.train_list or all(path.exists() for path in in_place):
-            # The test list of an earlier split must not be taken for that of this training.
-            Path(args.save_dir, "test.txt").unlink(missing_ok=True)
-            given = (args.train_list, args.val_list) if args.train_list else in_place[:2]
-            return *given, tuple(classes)
-        own = [Path(args.save_dir, name) for name in _LISTS]
-        if args.resume and all(path.exists() for path in own):
-            return *own[:2], tuple(classes)        # images that came into the folder since do not count
-        table = Path(args.patients) if args.patients else Path(args.data_dir, "sources.csv")
-        patients = read_patients(table) if args.patients or table.exists() else None
-        names = [name for own in classes.values() for name in own]
-        unknown = sum(name not in patients for name in names) if patients is not None else 0
-        if patients is not None and unknown == len(names):
-            raise InputError(f"{table} knows the patient of none of the images: its column `file` must hold names like "
-                             f"{names[0]}.")
-        if unknown:
-            print(f"Note: {table} does not know the patient of {unknown} of {len(names)} images; each counts as its "
-                  "own.")
-        if patients is None:
-            print("Note: no table of patients, so images of one patient may fall into training and test alike, which "
-                  "flatters the result; give one with --patients.")
-        lists = class_folders.split(classes, patients, args.seed)
-        paths = class_folders.write_lists(lists, args.save_dir)
-        print("Split " + ", ".join(f"{name} {len(items)}" for name, items in lists.items())
-              + f" images of {len(classes)} classes, by {'patient' if patients else 'image'}, into {args.save_dir}.")
-        return paths["train"], paths["val"], tuple(classes)
+        names = tuple(classes)
+        if args.train_list:
+            return Split("given", {"train": Path(args.train_list), "val": Path(args.val_list)}, names)
+        if all(path.exists() for path in in_place.values()):
+            return Split("given", in_place, names)
+        if args.resume and all(path.exists() for path in kept.values()):
+            return Split("kept", kept, names)      # images that came into the folder since do not count
+        return _make_split(classes, args)
 
-    def test_set(self, args, class_names, ckpt):
+    def train_sets(self, args, split: Split | None = None) -> tuple:
+        from cxr.data.dataset import check_folders
+        split = split or self.split(args)
+        sets = (self.listed(args.data_dir, split.lists["train"], split.class_names, args.seed),
+                self.listed(args.data_dir, split.lists["val"], split.class_names))
+        for part, dataset in zip(("train", "val"), sets):
+            check_folders(dataset, split.lists[part])
+        return sets
+
+    def test_set(self, args, class_names, ckpt, split: Split | None = None):
+        if split and not args.test_list:
+            return self._of_split(args, split)
         return self._listed(args, args.test_list, "test", class_names, ckpt)
+
+    def _of_split(self, args, split: Split):
+        """The test set that belongs to a split."""
+        listed = split.lists.get("test", Path(args.data_dir, "test.txt"))
+        if isinstance(listed, Path) and not listed.exists():
+            raise InputError(f"{listed} does not exist: name the list with --test_list.")
+        return self.listed(args.data_dir, listed, split.class_names)
 
     def val_set(self, args, class_names, ckpt):
         return self._listed(args, args.val_list, "val", class_names, ckpt)
@@ -121,7 +110,6 @@ class ClassFolderRecipe(Recipe):
         return self.listed(args.data_dir, given, class_names)
 
     def patients(self, args, names):
-        from cxr.data.lists import read_patients
         table = args.patients or (args.data_dir and Path(args.data_dir, "sources.csv"))
         if not table or not (args.patients or table.exists()):
             return list(names)
@@ -140,3 +128,23 @@ class ClassFolderRecipe(Recipe):
 
     def augment(self, preprocess: Preprocess) -> Callable:
         return preprocess
+
+
+def _make_split(classes: Mapping[str, Sequence[str]], args) -> Split:
+    """The 7:2:1 split of the images in the class folders, by patient where a table tells the patients."""
+    table = Path(args.patients) if args.patients else Path(args.data_dir, "sources.csv")
+    patients = read_patients(table) if args.patients or table.exists() else None
+    names = [name for folder in classes.values() for name in folder]
+    unknown = sum(name not in patients for name in names) if patients is not None else 0
+    if patients is not None and unknown == len(names):
+        raise InputError(f"{table} knows the patient of none of the images: its column `file` must hold names like "
+                         f"{names[0]}.")
+    notes = []
+    if unknown:
+        notes.append(f"{table} does not know the patient of {unknown} of {len(names)} images; each counts as its own.")
+    if patients is None:
+        notes.append("no table of patients, so images of one patient may fall into training and test alike, which "
+                     "flatters the result; give one with --patients.")
+    pairs = class_folders.split(classes, patients, args.seed)
+    lists = {name: class_folders.as_label_list(part) for name, part in pairs.items()}
+    return Split("made", lists, tuple(classes), by_patient=bool(patients), notes=tuple(notes))

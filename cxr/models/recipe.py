@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cxr.data.class_folders import Split
 from cxr.data.lists import LabelList
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
@@ -80,12 +81,28 @@ class Recipe:
         """Add the flags that only this recipe's `eval` has."""
         raise NotImplementedError
 
-    def train_sets(self, args: argparse.Namespace) -> tuple:
-        """`(training set, validation set)` for the parsed flags, transforms not yet set."""
+    def split(self, args: argparse.Namespace) -> Split | None:
+        """Which images are for what, for the parsed flags; None where the flags alone say it. Writes nothing."""
+        return None
+
+    def train_sets(self, args: argparse.Namespace, split: Split | None = None) -> tuple:
+        """`(training set, validation set)` for the parsed flags, transforms not yet set. Writes nothing.
+
+        Args:
+            args: the flags of `train`.
+            split: what `split` gave, so that it is not computed again.
+        """
         raise NotImplementedError
 
-    def test_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path):
-        """The set to evaluate on for the parsed flags, transform not yet set."""
+    def test_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path, split: Split | None = None):
+        """The set to evaluate on for the parsed flags, transform not yet set.
+
+        Args:
+            args: the flags of `eval`.
+            class_names: those of the model.
+            ckpt: its weights file, beside which `train` leaves its lists.
+            split: whose test set it is, in place of the one that belongs to `ckpt`.
+        """
         raise NotImplementedError
 
     def val_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path):
