@@ -1,52 +1,34 @@
 """The training loop that all recipes share."""
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
-import paddle
 
 from cxr.device import ensure
-from cxr.device.guards import check_loss, check_share
 from cxr.errors import InputError
 from cxr.inference.predictor import Predictor, predict
 from cxr.metrics.classification import Report, evaluate, headline
-from cxr.models.transfer import is_frozen, running_statistics, train_mode, trainable
+from cxr.models.transfer import is_frozen, train_mode
 from cxr.training import resume
 from cxr.training.frozen_features import Head, embed
 from cxr.training.history import History, VisualLog
 from cxr.training.interrupts import Interrupts
-from cxr.training.losses import Loss, balanced_weights, epoch_order, hits, image_weights
+from cxr.training.losses import Loss, balanced_weights, epoch_order, image_weights
+from cxr.training.resume import Position, ResumeWriter, identity_of
 from cxr.training.settings import Settings
-from cxr.utils.distributed import gather, rank, reduce_step, same_start, share, world
+from cxr.training.step import Stepper, StepResult
+from cxr.utils.distributed import gather, rank, same_start, share
 from cxr.utils.parallel import batches, default_workers
 from cxr.utils.progress import progress
 from cxr.weights import load_weights, save_weights
 
 _TRACE_EVERY = 10                                # steps between two points of the training curves, as published
-_SAVE_EVERY = 10.0                               # minutes
-_SHARE = 0.01                                    # of the time that checkpoints may take
-
-
-@dataclass
-class _Position:
-    """Where a run stands: `done` steps of epoch `epoch`, `step` in all, and the sums of the epoch so far."""
-    epoch: int = 1
-    done: int = 0
-    step: int = 0
-    rate: float = 0.0
-    loss_sum: float = 0.0
-    accuracy_sum: float = 0.0
-    seen: int = 0
-    seconds: float = 0.0
 
 
 def fit(model, train_set, val_set, optimizer, scheduler, settings: Settings, meta: dict,
@@ -68,87 +50,96 @@ def fit(model, train_set, val_set, optimizer, scheduler, settings: Settings, met
     (`cxr.device`), or the disk is full; what was saved before stays.
     """
     ensure()
-    trainer = _Trainer(model, train_set, val_set, optimizer, scheduler, settings, meta, identity or {})
+    trainer = Trainer(model, train_set, val_set, optimizer, scheduler, settings, meta=meta, flags=identity or {})
     if saved:
         trainer.restore(saved)
     return trainer.run()
 
 
-class _Trainer:
-    def __init__(self, model, train_set, val_set, optimizer, scheduler, settings, meta, identity):
+class Trainer:
+    """The loop over epochs: train, validate, keep the best and the last weights, stop early.
+
+    `Stepper` makes the steps, `ResumeWriter` writes what is needed to go on. Args are those of `fit`.
+
+    Attributes:
+        position: where the run stands.
+        history: what has happened in it.
+        stepper: makes the steps; its `network` is what the training images go through.
+        validated: what the validation images go through: the model, or its `Head` where they are features already.
+        sampling: probability of each training image to be drawn, or None where an epoch shows each once.
+        writer: of the resume state.
+        interrupts: Ctrl-C and SIGTERM; `at_once` wherever stopping at once loses nothing.
+    """
+
+    def __init__(self, model, train_set, val_set, optimizer, scheduler, settings: Settings, *, meta: Mapping,
+                 flags: Mapping):
         self.model, self.train_set, self.val_set = model, train_set, val_set
-        self.optimizer, self.scheduler, self.settings, self.meta = optimizer, scheduler, settings, meta
+        self.settings, self.meta = settings, meta
         self.folder = Path(settings.save_dir)
         self.workers = default_workers() if settings.workers is None else settings.workers
         self.steps = settings.steps_per_epoch(len(train_set))
-        self.at, self.history = _Position(), History()
-        self.trained = self.judged = model
-        self.parameters = trainable(model)
-        # Paddle casts on GPUs alone, and its scaler would only warn elsewhere.
-        if settings.amp and paddle.get_device() == "cpu":
-            print("Note: mixed precision needs a GPU; on the CPU training goes on in float32.")
-        self.amp = settings.amp and paddle.get_device() != "cpu"
-        self.scaler = paddle.amp.GradScaler(enable=self.amp)
+        self.position, self.history = Position(), History()
         weights = (balanced_weights(train_set.labels, len(train_set.class_names), model.activation)
                    if settings.class_weights else None)
-        self.loss = Loss(model.activation, settings.label_smoothing, weights)
-        self.chances = image_weights(train_set.labels, model.activation) if settings.balanced_sampling else None
-        self.identity = json.loads(json.dumps({
-            **identity, "processes": world(), "the training images": _digest(train_set),
-            "the validation images": _digest(val_set), "classes": list(train_set.class_names)}))
-        if any(other != self.identity for other in gather(self.identity)):
-            raise InputError("the processes were not started with the same flags and images: give all nodes the same.")
-        self.saved_at, self.cost = time.monotonic(), 0.0
-        self.held: dict = {}
-        self.log = None
+        self.stepper = Stepper(model, optimizer, scheduler, settings,
+                               Loss(model.activation, settings.label_smoothing, weights))
+        self.validated = model
+        self.sampling = image_weights(train_set.labels, model.activation) if settings.balanced_sampling else None
+        self.writer = ResumeWriter(self.folder, identity_of(flags, train_set, val_set), settings.save_every,
+                                   model=model, optimizer=optimizer, scheduler=scheduler, scaler=self.stepper.scaler)
+        self.interrupts = Interrupts()
+        self.log: VisualLog | None = None
 
     def restore(self, saved: resume.Saved) -> None:
-        resume.check_same(saved.facts["identity"], self.identity, self.folder)
-        self.held = resume.restore(saved, self.model, self.optimizer, saved.facts["scheduler"], self.folder)
-        if self.amp:
-            self.scaler.load_state_dict(saved.facts["scaler"])
-        self.at, self.history = _Position(**saved.facts["position"]), History(**saved.facts["history"])
+        """Stand where the run stood when `saved` was written."""
+        self.position, self.history = self.writer.restore(saved)
         # Of an epoch that --max_steps cut short, which is now measured at its end.
-        self.history.rows = [row for row in self.history.rows if row["epoch"] < self.at.epoch]
+        self.history.rows = [row for row in self.history.rows if row["epoch"] < self.position.epoch]
 
     def run(self) -> History:
-        with Interrupts() as self.interrupts:
+        """Train to the end; see `fit` for what it raises."""
+        with self.interrupts:
             self.interrupts.at_once = True
-            if len(set(gather(self.at.step))) > 1:
+            if len(set(gather(self.position.step))) > 1:
                 raise InputError(f"the processes do not read the same checkpoint: give all nodes a {self.folder} that "
                                  "is the same folder.")
             ended = self._ended()
             if ended:
                 print(f"The run in {self.folder} is complete: {ended}.")
                 return self._finish()
-            if self.at.step:
-                print(f"Going on after {self.at.done} of {self.steps} steps of epoch {self.at.epoch}.", flush=True)
-            else:
-                same_start(list(self.model.state_dict().values()))
-                self._save()                     # a disk too small says so now and not after hours
-            if self.settings.visualdl and rank() == 0:
-                self.log = VisualLog(self.folder / "visualdl")
-            self._embed()
+            self._begin()
             while not ended:
                 self._train_epoch()
                 began = time.monotonic()
                 try:
-                    report = validate(self.judged, self.val_set, self.settings.batch_size, self.workers)
+                    report = validate(self.validated, self.val_set, self.settings.batch_size, self.workers)
                 except KeyboardInterrupt:
                     self._stop()
-                self._close_epoch(report, self.at.seconds + time.monotonic() - began)
+                self._close_epoch(report, self.position.seconds + time.monotonic() - began)
                 ended = self._ended()
         print(f"Done: {ended}.")
         (self.folder / resume.PREVIOUS).unlink(missing_ok=True)
         return self._finish()
 
+    def _begin(self) -> None:
+        """Say where the run goes on, or give all processes the same weights and write the first resume state."""
+        position = self.position
+        if position.step:
+            print(f"Going on after {position.done} of {self.steps} steps of epoch {position.epoch}.", flush=True)
+        else:
+            same_start(list(self.model.state_dict().values()))
+            self._save()                         # a disk too small says so now and not after hours
+        if self.settings.visualdl and rank() == 0:
+            self.log = VisualLog(self.folder / "visualdl")
+        self._embed()
+
     def _ended(self) -> str | None:
         """Why there is nothing left to train, or None."""
         settings, rows = self.settings, self.history.rows
-        if self.at.epoch > settings.epochs:
+        if self.position.epoch > settings.epochs:
             return f"it has trained for {settings.epochs} epochs"
-        if settings.max_steps and self.at.step >= settings.max_steps:
-            return f"it has made {self.at.step} steps"
+        if settings.max_steps and self.position.step >= settings.max_steps:
+            return f"it has made {self.position.step} steps"
         if settings.patience and rows and rows[-1]["epoch"] - self.history.best["epoch"] >= settings.patience:
             return f"no better {settings.monitor} for {settings.patience} epochs, stopped early"
         return None
@@ -165,159 +156,115 @@ class _Trainer:
         """Where the backbone is frozen, go on with its output in place of all images that never change."""
         if not is_frozen(self.model):
             return
-        self.judged = Head(self.model)
+        self.validated = Head(self.model)
         self.val_set = embed(self.model, self.val_set, self.settings.batch_size, self.workers, "validation features")
         if not getattr(self.train_set.transform, "takes_rng", False):
-            self.trained = self.judged
+            self.stepper.network = self.validated
             self.train_set = embed(self.model, self.train_set, self.settings.batch_size, self.workers,
                                    "training features")
 
     def _train_epoch(self) -> None:
         """Make the steps of the epoch that are still to be made, at most `max_steps` in all."""
-        settings, at = self.settings, self.at
-        began = time.monotonic() - at.seconds
-        order = epoch_order(len(self.train_set), settings.seed, at.epoch, self.chances)
-        size = settings.step_size
-        end = self.steps if not settings.max_steps else min(self.steps, at.done + settings.max_steps - at.step)
-        groups = [order[step * size:(step + 1) * size] for step in range(at.done, end)]
-        own = [share(group) for group in groups]
-        self.train_set.epoch = at.epoch
+        settings, position = self.settings, self.position
+        began = time.monotonic() - position.seconds
+        groups = self._images_of_steps()
+        shares = [share(group) for group in groups]
+        self.train_set.epoch = position.epoch
         train_mode(self.model)
-        stream = batches(self.train_set, [index for part in own for index in part.tolist()], settings.batch_size,
+        stream = batches(self.train_set, [index for part in shares for index in part.tolist()], settings.batch_size,
                          self.workers)
         self.interrupts.at_once = False
-        with progress(None, total=self.steps, desc=f"epoch {at.epoch}/{settings.epochs}", unit="step") as bar:
-            bar.initial = bar.n = at.done
-            for group, part in zip(groups, own):
-                loss, accuracy, stop = self._step(islice(stream, -(-len(part) // settings.batch_size)), len(group))
-                at.loss_sum += loss * len(group)
-                at.accuracy_sum += accuracy * len(group)
-                at.seen += len(group)
-                if at.step % _TRACE_EVERY == 0:
-                    self._trace(loss, accuracy)
-                    bar.set_postfix(loss=f"{loss:.4f}", acc=f"{accuracy:.3f}", lr=f"{at.rate:.2e}", refresh=False)
-                at.step += 1
-                at.done += 1
-                at.seconds = time.monotonic() - began
+        with progress(None, total=self.steps, desc=f"epoch {position.epoch}/{settings.epochs}", unit="step") as bar:
+            bar.initial = bar.n = position.done
+            for group, part in zip(groups, shares):
+                result = self.stepper.step(islice(stream, -(-len(part) // settings.batch_size)), len(group), position,
+                                           lambda: self.interrupts.pending)
+                self.writer.stepped()
+                position.loss_sum += result.loss * len(group)
+                position.accuracy_sum += result.accuracy * len(group)
+                position.seen += len(group)
+                if position.step % _TRACE_EVERY == 0:
+                    self._trace(result)
+                    bar.set_postfix(loss=f"{result.loss:.4f}", acc=f"{result.accuracy:.3f}",
+                                    lr=f"{position.rate:.2e}", refresh=False)
+                position.step += 1
+                position.done += 1
+                position.seconds = time.monotonic() - began
                 bar.update()
-                if stop:
+                if result.stop:
                     self._stop()
-                if self._due():
+                if self.writer.due():
                     self._save()
         self.interrupts.at_once = True
         if self.interrupts.pending:
             self._stop()
 
-    def _step(self, parts, images: int) -> tuple[float, float, bool]:
-        """One step of the optimizer on this rank's batches, of `images` in all ranks: mean loss, accuracy, and
-        whether any rank was asked to stop."""
-        settings, at = self.settings, self.at
-        # Dropout depends on this alone, so that a run can be taken up at any step.
-        paddle.seed(int(np.random.SeedSequence([settings.seed, at.step, rank()]).generate_state(1)[0]))
-        sums = np.zeros(3, "float32")
-        for pixels, labels in parts:
-            labels = paddle.to_tensor(labels)
-            with paddle.amp.auto_cast(enable=self.amp):
-                logits = self.trained.logits(self.trained.features(paddle.to_tensor(pixels)))
-            loss = self.loss(logits, labels).sum() / images
-            self.scaler.scale(loss).backward()
-            sums[:2] += float(loss), float(hits(logits, labels, self.loss.activation).sum()) / images
-        sums[2] = self.interrupts.pending
-        loss, accuracy, stop = reduce_step(self.parameters, running_statistics(self.model), sums).tolist()
-        if not math.isfinite(loss):
-            raise InputError(f"the training loss became {loss} in epoch {at.epoch}: lower --learning_rate; "
-                             f"what was saved in {self.folder} before stays.")
-        check_loss(loss, f"the training loss in epoch {at.epoch}")
-        check_share(accuracy, f"the training accuracy in epoch {at.epoch}")
-        at.rate = self.optimizer.get_lr()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.held = {}
-        self.optimizer.clear_grad()
-        self.scheduler.step()
-        return loss, accuracy, stop > 0
+    def _images_of_steps(self) -> list[np.ndarray]:
+        """Indices of the images of every step that this epoch is still to make, over all processes."""
+        settings, position = self.settings, self.position
+        order = epoch_order(len(self.train_set), settings.seed, position.epoch, self.sampling)
+        size, end = settings.step_size, self.steps
+        if settings.max_steps:
+            end = min(end, position.done + settings.max_steps - position.step)
+        return [order[step * size:(step + 1) * size] for step in range(position.done, end)]
 
-    def _trace(self, loss: float, accuracy: float) -> None:
-        self.history.steps.append(self.at.step)
-        self.history.losses.append(loss)
-        self.history.accuracies.append(accuracy)
+    def _trace(self, result: StepResult) -> None:
+        """Add a point to the training curves."""
+        step = self.position.step
+        self.history.steps.append(step)
+        self.history.losses.append(result.loss)
+        self.history.accuracies.append(result.accuracy)
         if self.log:
-            self.log.add("train", {"loss": loss, "accuracy": accuracy, "learning_rate": self.at.rate}, self.at.step)
+            self.log.add("train", {"loss": result.loss, "accuracy": result.accuracy,
+                                   "learning_rate": self.position.rate}, step)
 
     def _close_epoch(self, report: Report, seconds: float) -> None:
         """Keep weights and figures of the epoch, which took `seconds`, and go on to the next."""
-        settings, at, history = self.settings, self.at, self.history
-        told = {"epoch": at.epoch, "learning_rate": at.rate, "train_loss": at.loss_sum / at.seen,
-                "train_accuracy": at.accuracy_sum / at.seen,
-                **{f"val_{name}": report.values[name] for name in ("loss", "accuracy", "AUROC_avg", settings.monitor)}}
-        row = {**told, "seconds": round(seconds, 1)}
-        score = report.values[settings.monitor]
+        settings, position, history = self.settings, self.position, self.history
+        figures = {"epoch": position.epoch, "learning_rate": position.rate,
+                   "train_loss": position.loss_sum / position.seen,
+                   "train_accuracy": position.accuracy_sum / position.seen,
+                   **{f"val_{name}": report.values[name]
+                      for name in ("loss", "accuracy", "AUROC_avg", settings.monitor)}}
+        row = {**figures, "seconds": round(seconds, 1)}
         # Where the figure is undefined (no positives in the validation set) the latest epoch counts as the best.
-        better = history.best is None or not score <= history.best[f"val_{settings.monitor}"]
+        better = (history.best is None
+                  or not report.values[settings.monitor] <= history.best[f"val_{settings.monitor}"])
         self.interrupts.at_once = False          # what follows belongs together
         history.rows.append(row)
         if better:
             history.best = row
-        if rank() == 0:
-            with self._full_disk_told():
-                # Without the time it took, so that a run taken up again ends with the same file.
-                save_weights(self.model, self.folder / "last.pdparams", {**self.meta, "training": told})
-                if better:
-                    save_weights(self.model, self.folder / "best.pdparams", {**self.meta, "training": told})
-                history.save(self.folder, settings.monitor)
+        self._keep_weights(figures, better)
         if self.log:
-            self.log.add("val", {name: row[f"val_{name}"] for name in ("loss", "accuracy", "AUROC_avg")}, at.epoch)
-        print(f"Epoch {at.epoch}/{settings.epochs}: train loss {row['train_loss']:.4f}, train accuracy "
+            self.log.add("val", {name: row[f"val_{name}"] for name in ("loss", "accuracy", "AUROC_avg")}, row["epoch"])
+        print(f"Epoch {position.epoch}/{settings.epochs}: train loss {row['train_loss']:.4f}, train accuracy "
               f"{row['train_accuracy']:.4f}; val {headline(report.values)}; {row['seconds']:.0f} s"
               f"{f' (best {settings.monitor} so far)' if better else ''}"
               + (f"\n{report.table}" if settings.tables else ""), flush=True)
-        if at.done == self.steps:
-            self.at = _Position(epoch=at.epoch + 1, step=at.step, rate=at.rate)
+        if position.done == self.steps:
+            self.position = Position(epoch=position.epoch + 1, step=position.step, rate=position.rate)
         self._save()
         self.interrupts.at_once = True
         if self.interrupts.pending:
-            raise KeyboardInterrupt(self._where())
+            raise KeyboardInterrupt(str(self.position))
 
-    def _due(self) -> bool:
-        every = self.settings.save_every
-        pause = max(60 * _SAVE_EVERY, self.cost / _SHARE) if every is None else 60 * every
-        return time.monotonic() - self.saved_at >= pause
-
-    def _save(self) -> None:
-        """Write the checkpoint. All ranks stand at the same place, so that of rank 0 serves them all."""
+    def _keep_weights(self, figures: Mapping, better: bool) -> None:
+        """Write the weights of the epoch, as the best ones too if they are, and the history."""
         if rank() > 0:
             return
-        began = time.monotonic()
-        scaler = {name: np.asarray(value).tolist() for name, value in self.scaler.state_dict().items()}
-        facts = {"identity": self.identity, "position": asdict(self.at), "history": asdict(self.history),
-                 "scheduler": self.scheduler.state_dict(), "scaler": scaler}
-        with self._full_disk_told():
-            arrays = resume.collect(self.model, self.optimizer, self.held)
-            resume.write(self.folder, resume.Saved(arrays, facts))
-        self.saved_at = time.monotonic()
-        self.cost = self.saved_at - began
+        # Without the time it took, so that a run taken up again ends with the same file.
+        meta = {**self.meta, "training": figures}
+        with self.writer.explaining_a_full_disk():
+            save_weights(self.model, self.folder / "last.pdparams", meta)
+            if better:
+                save_weights(self.model, self.folder / "best.pdparams", meta)
+            self.history.save(self.folder, self.settings.monitor)
 
-    def _stop(self) -> None:
-        self._save()
-        raise KeyboardInterrupt(self._where())
+    def _save(self) -> None:
+        self.writer.save(self.position, self.history)
 
-    def _where(self) -> str:
-        return f"after {self.at.step} steps; the same command with --resume goes on from there"
-
-    @contextmanager
-    def _full_disk_told(self):
-        try:
-            yield
-        except OSError as error:
-            raise InputError(f"{self.folder} cannot be written to ({error.strerror}): free some space, then go on with "
-                             "--resume; the last checkpoint is whole.") from None
-
-
-def _digest(dataset) -> str:
-    """How many images a set has, and a checksum of their names and labels."""
-    digest = hashlib.sha256("\n".join(dataset.names).encode())
-    digest.update(np.ascontiguousarray(dataset.labels).tobytes())
-    return f"({len(dataset)}, checksum {digest.hexdigest()[:12]})"
+    def _stop(self) -> NoReturn:
+        self.writer.stop(self.position, self.history)
 
 
 def validate(model, dataset, batch_size: int, workers: int) -> Report:
