@@ -63,7 +63,7 @@ def run_demo(save_dir: Path, per_class: int, epochs: int, seed: int) -> DemoResu
           f"them ({chosen() or paddle.get_device()}).", flush=True)
     paddle.seed(seed)
     model = CovidResNetRecipe().build(len(names), layers=LAYERS)
-    settings = Settings(save_dir, epochs, BATCH_SIZE, "accuracy", seed=seed)
+    settings = Settings(save_dir=save_dir, epochs=epochs, batch_size=BATCH_SIZE, monitor="accuracy", seed=seed)
     steps = settings.steps_per_epoch(len(train_set))
     scheduler = CosineWarmup(LEARNING_RATE, steps, epochs, warmup_epoch_num=min(1, epochs / 2))
     optimizer = Adam(scheduler, parameters=model.parameters())

@@ -92,7 +92,7 @@ def main() -> None:
     scheduler = CosineWarmup(5e-4, -(-len(train_set) // 16), args.epoch, min(2, args.epoch / 2))
     optimizer = paddle.optimizer.AdamW(scheduler, parameters=network.parameters(), weight_decay=0.05)
     fit(Classifier(network), train_set, val_set, optimizer, scheduler,
-        Settings(args.save_dir, args.epoch, 16, "accuracy"), {})
+        Settings(save_dir=args.save_dir, epochs=args.epoch, batch_size=16, monitor="accuracy"), {})
     network.eval()
 
     boxes = phantom.read_boxes(args.save_dir / "xrays" / "boxes.csv")

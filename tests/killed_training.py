@@ -33,9 +33,10 @@ train_set, val_set = (few(Path(sys.argv[1], "chest_xray", "train"), *part)
                       for part in ((0, 12, Augment(preprocess, rotate=20)), (12, 16, preprocess)))
 paddle.seed(0)
 model = ResNet(18, 2)
-settings = Settings(Path(sys.argv[2]), EPOCHS, BATCH_SIZE, "accuracy", save_every=0, workers=0)
+settings = Settings(save_dir=Path(sys.argv[2]), epochs=EPOCHS, batch_size=BATCH_SIZE, monitor="accuracy", save_every=0,
+                    workers=0)
 scheduler = CosineWarmup(0.01, settings.steps_per_epoch(IMAGES), EPOCHS, 1)
 optimizer = paddle.optimizer.Momentum(scheduler, parameters=model.parameters())
 with claim(settings.save_dir, resume=True) as saved:
     print("begins", flush=True)
-    fit(model, train_set, val_set, optimizer, scheduler, settings, {}, saved)
+    fit(model, train_set, val_set, optimizer, scheduler, settings, {}, saved=saved)

@@ -59,7 +59,7 @@ def resnet(tmp_path_factory):
     model, data = ResNet(18, 2), Squares(folder / "images")
     scheduler = paddle.optimizer.lr.PiecewiseDecay([1000], [0.02, 0.02])
     optimizer = paddle.optimizer.Momentum(scheduler, parameters=model.parameters())
-    fit(model, data, data, optimizer, scheduler, Settings(folder, 1, 8, "accuracy"),
+    fit(model, data, data, optimizer, scheduler, Settings(save_dir=folder, epochs=1, batch_size=8, monitor="accuracy"),
         metadata(CovidResNetRecipe(), {"layers": 18}, data.class_names, TINY))
     return folder
 

@@ -73,12 +73,13 @@ def train(folder, pictures, epochs=3, rate=0.05, batch_size=8, resume=False, ove
     if frozen:
         freeze_backbone(model)
     data, val = Squares(pictures, transform=transform), Squares(pictures)
-    settings = Settings(Path(folder), epochs, batch_size, options.pop("monitor", "accuracy"), **options)
+    settings = Settings(save_dir=Path(folder), epochs=epochs, batch_size=batch_size,
+                        **{"monitor": "accuracy", **options})
     scheduler = paddle.optimizer.lr.PiecewiseDecay([4, 7], [rate, rate / 2, rate / 4])
     kind = paddle.optimizer.Adam if adam else paddle.optimizer.Momentum
     optimizer = kind(scheduler, parameters=trainable(model))
     with claim(folder, resume, overwrite) as saved:
-        return model, fit(model, data, val, optimizer, scheduler, settings, {}, saved, identity)
+        return model, fit(model, data, val, optimizer, scheduler, settings, {}, saved=saved, identity=identity)
 
 
 def weights(model):

@@ -134,6 +134,33 @@ def _keep_lists(recipe, args):
     return kept
 
 
+def _fill(model, args, new: bool) -> None:
+    """Give a model of a new run the weights that it starts from, and freeze its backbone if that is asked for."""
+    from cxr.models.transfer import freeze_backbone, load_backbone
+    from cxr.weights import load_weights
+
+    if new and args.pretrained:
+        load_weights(model, args.pretrained)
+    elif new and args.backbone:
+        load_backbone(model, args.backbone)
+    elif new and args.freeze:
+        print("Note: the backbone is frozen with random weights, so this shows that things work and nothing else: "
+              "give --backbone FILE (see tools/convert.py).")
+    if args.freeze:
+        freeze_backbone(model)
+
+
+def _settings(recipe, args):
+    from cxr.training.settings import Settings
+
+    return Settings(
+        save_dir=args.save_dir, epochs=args.epoch, batch_size=args.batch_size, monitor=recipe.monitor,
+        patience=args.patience, max_steps=args.max_steps, seed=args.seed, workers=args.num_workers,
+        accumulate=args.accumulate, save_every=args.save_every, label_smoothing=args.label_smoothing,
+        class_weights=args.class_weights == "balanced", balanced_sampling=args.balanced_sampling, amp=args.amp,
+        visualdl=args.visualdl)
+
+
 def train(recipe, args, saved) -> None:
     import paddle
 
@@ -142,11 +169,9 @@ def train(recipe, args, saved) -> None:
     from cxr.device import chosen
     from cxr.evaluation.split_audit import concerns
     from cxr.models.restore import metadata
-    from cxr.models.transfer import freeze_backbone, load_backbone, trainable
-    from cxr.training.settings import Settings
+    from cxr.models.transfer import trainable
     from cxr.training.trainer import fit
     from cxr.utils import distributed
-    from cxr.weights import load_weights
 
     train_set, val_set = recipe.train_sets(args, _keep_lists(recipe, args))
     if saved is None and distributed.rank() == 0:
@@ -162,26 +187,16 @@ def train(recipe, args, saved) -> None:
         train_set.read = val_set.read = ResizedImages(args.cache_dir, preprocess.resize, preprocess.antialias)
     paddle.seed(args.seed)
     model = recipe.build(len(train_set.class_names), **arch)
-    if saved is None and args.pretrained:
-        load_weights(model, args.pretrained)
-    elif saved is None and args.backbone:
-        load_backbone(model, args.backbone)
-    elif saved is None and args.freeze:
-        print("Note: the backbone is frozen with random weights, so this shows that things work and nothing else: "
-              "give --backbone FILE (see tools/convert.py).")
-    if args.freeze:
-        freeze_backbone(model)
-    settings = Settings(args.save_dir, args.epoch, args.batch_size, recipe.monitor, args.patience, args.max_steps,
-                        args.seed, args.num_workers, args.accumulate, args.save_every, args.label_smoothing,
-                        args.class_weights == "balanced", args.balanced_sampling, args.amp, args.visualdl)
+    _fill(model, args, new=saved is None)
+    settings = _settings(recipe, args)
     optimizer, scheduler = recipe.optimizer(args, trainable(model), settings.steps_per_epoch(len(train_set)))
     print(f"Training {args.recipe} on {chosen()} with {len(train_set)} images, "
           f"validating with {len(val_set)}; "
           f"classes {', '.join(train_set.class_names)}.", flush=True)
     flags = {f"--{name}": value for name, value in {**vars(args), **arch}.items() if name not in FREE}
     history = fit(model, train_set, val_set, optimizer, scheduler, settings,
-                  metadata(recipe, arch, train_set.class_names, preprocess), saved,
-                  {"the model": args.recipe, **flags})
+                  metadata(recipe, arch, train_set.class_names, preprocess), saved=saved,
+                  identity={"the model": args.recipe, **flags})
     best = history.best
     print(f"Best epoch {best['epoch']}: {recipe.monitor} {best[f'val_{recipe.monitor}']:.4f}. "
           f"Weights, history.csv and curves.png are in {args.save_dir}.")

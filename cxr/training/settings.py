@@ -9,7 +9,7 @@ from cxr.utils.distributed import world
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train.
+    """How to train. Name every value that is given: so many are not told apart by their places.
 
     Args:
         save_dir: folder of `best.pdparams`, `last.pdparams`, `history.csv`, `curves.png` and the checkpoint.
