@@ -65,7 +65,7 @@ def test_patients_in_two_splits():
 def test_patients_of_nih_names():
     names = ["00000001_000.png", "00000001_001.png", "00000002_000.png"]
     splits = {"train": Names(names[:1], [[1, 0]]), "val": Names(names[1:], [[0, 0], [0, 1]])}
-    sentence, = concerns(CheXNetRecipe(), SimpleNamespace(data_dir="/nowhere"), splits)
+    sentence, = concerns(splits, dict(zip(names, CheXNetRecipe().patients(None, names))))
     assert "1 of 2 patients are in more than one split" in sentence
 
 

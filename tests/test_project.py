@@ -94,6 +94,24 @@ def test_no_call_passes_more_than_eight_arguments_by_position(room):
             assert not long, f"{path.relative_to(ROOT)}: {long}"
 
 
+def takes_flags(function: ast.FunctionDef) -> bool:
+    """Whether a parameter of a function is what the command line was parsed into."""
+    parameters = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+    return any(parameter.arg == "args" or "Namespace" in ast.unparse(parameter.annotation or ast.Constant(""))
+               for parameter in parameters)
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "tools"])
+def test_only_methods_of_recipes_take_parsed_flags(room):
+    for path in (ROOT / room).rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        of_recipes = {id(node) for owner in ast.walk(tree) if isinstance(owner, ast.ClassDef)
+                      and owner.name.endswith("Recipe") for node in owner.body}
+        flagged = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and takes_flags(node)
+                   and id(node) not in of_recipes]
+        assert not flagged, f"{path.relative_to(ROOT)}: {flagged}"
+
+
 def test_settings_are_given_by_name():
     for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
         assert not [call for call in calls(path) if call[1].split(".")[-1] == "Settings" and call[2]], path

@@ -51,7 +51,7 @@ def main(args) -> None:
 
     from cxr.data.lists import sources_of
     from cxr.errors import InputError
-    from cxr.evaluation.split_audit import audit, draw_duplicates, write_findings
+    from cxr.evaluation.split_audit import audit, draw_duplicates, images_of, write_findings
 
     recipe, folder = recipes()[args.recipe], writable(Path(args.save_dir))
     split = recipe.split(args)
@@ -63,7 +63,7 @@ def main(args) -> None:
         splits["test"] = recipe.test_set(args, train_set.class_names, folder / "best.pdparams", split)
     except InputError as error:
         print(f"Note: no test set: {error}")
-    names = [name for dataset in splits.values() for name in dataset.names]
+    names = images_of(splits)
     findings = audit(splits, dict(zip(names, recipe.patients(args, names))),
                      sources_of(args.data_dir, args.sources, args.source_column), workers=args.num_workers)
     table = PrettyTable(["check", "", "found"], align="l", max_width=90)

@@ -165,9 +165,10 @@ def train(recipe, args, saved) -> None:
     import paddle
 
     from cxr.data.cache import ResizedImages
+    from cxr.data.lists import sources_of
     from cxr.data.transforms import Augment
     from cxr.device import chosen
-    from cxr.evaluation.split_audit import concerns
+    from cxr.evaluation.split_audit import concerns, images_of
     from cxr.models.restore import metadata
     from cxr.models.transfer import trainable
     from cxr.training.trainer import fit
@@ -175,7 +176,9 @@ def train(recipe, args, saved) -> None:
 
     train_set, val_set = recipe.train_sets(args, _keep_lists(recipe, args))
     if saved is None and distributed.rank() == 0:
-        for sentence in concerns(recipe, args, {"train": train_set, "val": val_set}):
+        splits = {"train": train_set, "val": val_set}
+        names = images_of(splits)
+        for sentence in concerns(splits, dict(zip(names, recipe.patients(args, names))), sources_of(args.data_dir)):
             warnings.warn(f"{sentence.rstrip('.')}. tools/audit.py tells more.", stacklevel=1)
     preprocess, arch = recipe.preprocess, recipe.arch_of(args)
     if args.augment:

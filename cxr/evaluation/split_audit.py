@@ -5,7 +5,6 @@ recognise a disease; nor need one whose classes come from different hospitals (D
 """
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import os
@@ -18,10 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr.data.lists import sources_of
 from cxr.errors import InputError
 from cxr.evaluation.duplicates import BITS, MOST_BITS, MOST_PAIRS, Fingerprints, Pair
-from cxr.models.recipe import Recipe
 from cxr.utils.files import write_csv
 from cxr.utils.parallel import default_workers, ordered_map
 from cxr.utils.progress import progress
@@ -266,17 +263,15 @@ def _copied(images: _Images, pairs: Sequence[Pair], more: bool, verb: str, how: 
     return findings
 
 
-def concerns(recipe: Recipe, args: argparse.Namespace, splits: Mapping,
+def concerns(splits: Mapping, patients: Mapping[str, str] | None = None, sources: Mapping[str, str] | None = None,
              limit_seconds: float | None = QUICK_SECONDS) -> list[str]:
-    """The sentences that `train` warns with, found within `limit_seconds`.
+    """The sentences that `train` warns with, found within `limit_seconds`. Args are those of `audit`."""
+    return [finding.sentence for finding in audit(splits, patients, sources, limit_seconds) if finding.worrying]
 
-    Args:
-        recipe, args: tell the patients (`Recipe.patients`) and where the table of sources is (`read_sources`).
-    """
-    names = [name for dataset in splits.values() for name in dataset.names]
-    patients = dict(zip(names, recipe.patients(args, names)))
-    return [finding.sentence for finding in audit(splits, patients, sources_of(args.data_dir), limit_seconds)
-            if finding.worrying]
+
+def images_of(splits: Mapping) -> list[str]:
+    """The names of the images of all splits, in their order."""
+    return [name for dataset in splits.values() for name in dataset.names]
 
 
 def write_findings(path: str | os.PathLike, findings: Sequence[Finding]) -> None:

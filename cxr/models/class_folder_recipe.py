@@ -72,7 +72,7 @@ class ClassFolderRecipe(Recipe):
             return Split("given", in_place, names)
         if args.resume and all(path.exists() for path in kept.values()):
             return Split("kept", kept, names)      # images that came into the folder since do not count
-        return _make_split(classes, args)
+        return _make_split(classes, data_dir=args.data_dir, patients_table=args.patients, seed=args.seed)
 
     def train_sets(self, args, split: Split | None = None) -> tuple:
         from cxr.data.dataset import check_folders
@@ -130,10 +130,11 @@ class ClassFolderRecipe(Recipe):
         return preprocess
 
 
-def _make_split(classes: Mapping[str, Sequence[str]], args) -> Split:
+def _make_split(classes: Mapping[str, Sequence[str]], *, data_dir: str | os.PathLike,
+                patients_table: str | os.PathLike | None, seed: int) -> Split:
     """The 7:2:1 split of the images in the class folders, by patient where a table tells the patients."""
-    table = Path(args.patients) if args.patients else Path(args.data_dir, "sources.csv")
-    patients = read_patients(table) if args.patients or table.exists() else None
+    table = Path(patients_table or Path(data_dir, "sources.csv"))
+    patients = read_patients(table) if patients_table or table.exists() else None
     names = [name for folder in classes.values() for name in folder]
     unknown = sum(name not in patients for name in names) if patients is not None else 0
     if patients is not None and unknown == len(names):
@@ -145,6 +146,6 @@ def _make_split(classes: Mapping[str, Sequence[str]], args) -> Split:
     if patients is None:
         notes.append("no table of patients, so images of one patient may fall into training and test alike, which "
                      "flatters the result; give one with --patients.")
-    pairs = class_folders.split(classes, patients, args.seed)
+    pairs = class_folders.split(classes, patients, seed)
     lists = {name: class_folders.as_label_list(part) for name, part in pairs.items()}
     return Split("made", lists, tuple(classes), by_patient=bool(patients), notes=tuple(notes))
