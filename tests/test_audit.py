@@ -19,7 +19,7 @@ from cxr.data.images import read_image
 from cxr.data.lists import sources_of
 from cxr.errors import InputError
 from cxr.evaluation import split_audit as room
-from cxr.evaluation.split_audit import COLUMNS, audit, concerns, draw_duplicates, write_findings
+from cxr.evaluation.split_audit import COLUMNS, audit, concerns, draw_duplicates, write_checks
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("COVID", "Normal")
@@ -39,8 +39,8 @@ class Names:
         return read_image(self.paths[index])
 
 
-def named(check, findings):
-    return next((finding for finding in findings if finding.check == check), None)
+def named(name, checks):
+    return next((check for check in checks if check.name == name), None)
 
 
 def quick(splits, patients=None, sources=None):
@@ -140,18 +140,18 @@ def leaky(tmp_path):
 
 def test_a_resized_copy_with_another_label(leaky, tmp_path):
     splits, original = leaky
-    findings = audit(splits, workers=2)
-    copies, labels = named("duplicates", findings), named("labels", findings)
+    checks = audit(splits, workers=2)
+    copies, labels = named("duplicates", checks), named("labels", checks)
     assert copies.sentence.startswith("1 pairs of images in different splits show the same radiograph (such as "
                                       f"{original}")
     assert labels.worrying and [row[:4] for row in labels.rows] == [("train", original, "val", "copy.jpg")]
     assert labels.rows[0][-1] == "COVID / Normal"
     assert named("duplicates", audit({"all": splits["train"]})).worrying is False
 
-    write_findings(tmp_path / "findings.csv", findings)
+    write_checks(tmp_path / "findings.csv", checks)
     header, first, *_ = csv.reader((tmp_path / "findings.csv").open())
     assert header == list(COLUMNS) and first[:5] == ["duplicates", "train", original, "val", "copy.jpg"]
-    assert draw_duplicates(tmp_path / "pairs.png", splits, findings) == 1
+    assert draw_duplicates(tmp_path / "pairs.png", splits, checks) == 1
     assert read_image(tmp_path / "pairs.png").shape == (224, 448, 3)
     assert draw_duplicates(tmp_path / "none.png", splits, []) == 0 and not (tmp_path / "none.png").exists()
 
@@ -167,9 +167,9 @@ def test_a_large_set_is_compared_by_bytes_alone(leaky, tmp_path, monkeypatch):
     same[20] ^= 1                                                           # of one size, and alike in the middle
     (tmp_path / splits["val"].names[0]).write_bytes(same)
     monkeypatch.setattr(room, "_fingerprints", lambda *_: None)             # as if there were no time
-    findings = audit(splits, limit_seconds=60)
-    assert [row[:4] for row in named("duplicates", findings).rows] == [("train", original, "val", "copy.jpg")]
-    assert "are the same file" in named("duplicates", findings).sentence and len(named("labels", findings).rows) == 1
+    checks = audit(splits, limit_seconds=60)
+    assert [row[:4] for row in named("duplicates", checks).rows] == [("train", original, "val", "copy.jpg")]
+    assert "are the same file" in named("duplicates", checks).sentence and len(named("labels", checks).rows) == 1
 
 
 def test_unreadable_images(leaky, tmp_path):
@@ -204,10 +204,10 @@ def test_the_limit_is_kept():
     patients = {name: name[:8] for name in names}
     sources = {name: f"device {int(name[:8]) % 7}" for name in names}
     began = time.monotonic()
-    findings = audit(splits, patients, sources, limit_seconds=1)
+    checks = audit(splits, patients, sources, limit_seconds=1)
     assert time.monotonic() - began < 20                                     # measured 2; the machine may be busy
-    assert [finding.check for finding in findings] == ["patients", "sources", "duplicates"]
-    assert "no patient of 28030" in findings[0].sentence and not findings[1].worrying
+    assert [check.name for check in checks] == ["patients", "sources", "duplicates"]
+    assert "no patient of 28030" in checks[0].sentence and not checks[1].worrying
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

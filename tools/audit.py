@@ -51,7 +51,7 @@ def main(args) -> None:
 
     from cxr.data.lists import sources_of
     from cxr.errors import InputError
-    from cxr.evaluation.split_audit import audit, draw_duplicates, images_of, write_findings
+    from cxr.evaluation.split_audit import audit, draw_duplicates, images_of, write_checks
 
     recipe, folder = recipes()[args.recipe], writable(Path(args.save_dir))
     split = recipe.split(args)
@@ -64,13 +64,13 @@ def main(args) -> None:
     except InputError as error:
         print(f"Note: no test set: {error}")
     names = images_of(splits)
-    findings = audit(splits, dict(zip(names, recipe.patients(args, names))),
+    checks = audit(splits, dict(zip(names, recipe.patients(args, names))),
                      sources_of(args.data_dir, args.sources, args.source_column), workers=args.num_workers)
     table = PrettyTable(["check", "", "found"], align="l", max_width=90)
-    table.add_rows([[finding.check, "!" if finding.worrying else "", finding.sentence] for finding in findings])
+    table.add_rows([[check.name, "!" if check.worrying else "", check.sentence] for check in checks])
     print(table)
-    write_findings(folder / "findings.csv", findings)
-    drawn = draw_duplicates(folder / "duplicates.png", splits, findings)
+    write_checks(folder / "findings.csv", checks)
+    drawn = draw_duplicates(folder / "duplicates.png", splits, checks)
     print("Audited " + ", ".join(f"{name} {len(dataset)}" for name, dataset in splits.items())
           + f" images. {folder / 'findings.csv'} has the data"
           + (f", {folder / 'duplicates.png'} the first {drawn} pairs." if drawn else "."))

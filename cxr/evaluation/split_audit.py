@@ -34,11 +34,16 @@ _SAMPLED = 1 << 12                                 # bytes in the middle of file
 
 
 @dataclass(frozen=True)
-class Finding:
-    """`check`: what was looked at. `worrying`: whether something is wrong. `sentence`: for people. `rows`: the data,
-    with the columns COLUMNS without the first.
+class Check:
+    """What was looked at, and what came out.
+
+    Attributes:
+        name: what was looked at.
+        worrying: whether something is wrong.
+        sentence: what came out, for people.
+        rows: the data, with the columns COLUMNS without the first.
     """
-    check: str
+    name: str
     worrying: bool
     sentence: str
     rows: Sequence[tuple[str, str, str, str, str]] = ()
@@ -72,7 +77,7 @@ class _Images:
 
 
 def audit(splits: Mapping, patients: Mapping[str, str] | None = None, sources: Mapping[str, str] | None = None,
-          limit_seconds: float | None = None, workers: int | None = None) -> list[Finding]:
+          limit_seconds: float | None = None, workers: int | None = None) -> list[Check]:
     """Look for what makes a split unfair.
 
     Args:
@@ -83,16 +88,19 @@ def audit(splits: Mapping, patients: Mapping[str, str] | None = None, sources: M
             reads them all.
         workers: threads that read images; None takes one for each core, 8 at most.
 
-    Returns a finding for every check that was made, worrying or not. An image that cannot be read raises `InputError`,
-    but not under a limit, where it ends the comparison.
+    Returns:
+        All checks that were made, worrying or not.
+
+    Raises:
+        InputError: an image cannot be read; under a limit that only ends the comparison.
     """
     until = float("inf") if limit_seconds is None else time.monotonic() + limit_seconds
     images = _Images(splits)
-    findings = []
+    checks = []
     if any(patient != name for name, patient in (patients or {}).items()):
-        findings.append(_shared_patients(images, patients))
+        checks.append(_shared_patients(images, patients))
     if sources:
-        findings += _class_by_source(images, sources)
+        checks += _class_by_source(images, sources)
     prints = _fingerprints(images, until, default_workers() if workers is None else workers)
     if prints is not None:
         pairs, more = prints.pairs()
@@ -102,10 +110,10 @@ def audit(splits: Mapping, patients: Mapping[str, str] | None = None, sources: M
         more = bool(pairs) and not whole
         found = ("are the same file", "told by size and content" + ("" if whole else ", as far as time allowed")
                  + "; other copies were not looked for")
-    return findings + _copied(images, pairs, more, *found)
+    return checks + _copied(images, pairs, more, *found)
 
 
-def _shared_patients(images: _Images, patients: Mapping[str, str]) -> Finding:
+def _shared_patients(images: _Images, patients: Mapping[str, str]) -> Check:
     seen: dict[str, dict[str, int]] = defaultdict(dict)        # patient -> split -> an image of theirs
     for number, name in enumerate(images.names):
         patient = patients.get(name)
@@ -115,14 +123,14 @@ def _shared_patients(images: _Images, patients: Mapping[str, str]) -> Finding:
     rows = [images.row(first, other, f"patient {patient}")
             for patient, (first, *others) in shared.items() for other in others]
     if not shared:
-        return Finding("patients", False, f"no patient of {len(seen)} is in two splits")
+        return Check("patients", False, f"no patient of {len(seen)} is in two splits")
     first, second, *_ = next(iter(shared.values()))
-    return Finding("patients", True, f"{len(shared)} of {len(seen)} patients are in more than one split (such as "
-                   f"{next(iter(shared))} in {images.split[first]} and {images.split[second]}), which flatters every "
-                   "figure: split by patient", rows)
+    return Check("patients", True, f"{len(shared)} of {len(seen)} patients are in more than one split (such as "
+                 f"{next(iter(shared))} in {images.split[first]} and {images.split[second]}), which flatters every "
+                 "figure: split by patient", rows)
 
 
-def _class_by_source(images: _Images, sources: Mapping[str, str]) -> list[Finding]:
+def _class_by_source(images: _Images, sources: Mapping[str, str]) -> list[Check]:
     known = [number for number, name in enumerate(images.names) if sources.get(name)]
     values, of = np.unique([sources[images.names[number]] for number in known], return_inverse=True)
     if len(values) < 2 or len(values) > _FEW_SOURCES * len(known):
@@ -134,7 +142,7 @@ def _class_by_source(images: _Images, sources: Mapping[str, str]) -> list[Findin
     return [_findings(labels > 0, of, class_names)]
 
 
-def _exclusive(labels: np.ndarray, of: np.ndarray, values: np.ndarray, class_names: Sequence[str]) -> Finding:
+def _exclusive(labels: np.ndarray, of: np.ndarray, values: np.ndarray, class_names: Sequence[str]) -> Check:
     """Classes of which each image has one, against its source `of`."""
     counts = np.zeros((len(values), len(class_names)), int)
     np.add.at(counts, (of, labels), 1)
@@ -145,10 +153,10 @@ def _exclusive(labels: np.ndarray, of: np.ndarray, values: np.ndarray, class_nam
     worrying = accuracy - frequent > _TELLING * (1 - frequent)
     rows = [("", "", "", "", f"source {value}: " + ", ".join(
         f"{name} {count}" for name, count in zip(class_names, own) if count)) for value, own in zip(values, counts)]
-    return Finding("sources", bool(worrying), f"knowing the source alone gives {accuracy:.0%} accuracy, where always "
-                   f"naming the most frequent class gives {frequent:.0%} (Cramer's V {_cramers_v(counts):.2f}, "
-                   f"{len(values)} sources)" + (": a model may learn the hospital instead of the disease"
-                                                if worrying else ""), rows)
+    return Check("sources", bool(worrying), f"knowing the source alone gives {accuracy:.0%} accuracy, where always "
+                 f"naming the most frequent class gives {frequent:.0%} (Cramer's V {_cramers_v(counts):.2f}, "
+                 f"{len(values)} sources)" + (": a model may learn the hospital instead of the disease"
+                                              if worrying else ""), rows)
 
 
 def _cramers_v(counts: np.ndarray) -> float:
@@ -161,7 +169,7 @@ def _cramers_v(counts: np.ndarray) -> float:
     return float((((counts - expected) ** 2 / expected).sum() / counts.sum() / smaller) ** 0.5)
 
 
-def _findings(labels: np.ndarray, of: np.ndarray, class_names: Sequence[str]) -> Finding:
+def _findings(labels: np.ndarray, of: np.ndarray, class_names: Sequence[str]) -> Check:
     """Findings that are each there or not, (N, K) bool: how well "more frequent in that source" tells each of them."""
     size = np.bincount(of)[of][:, None]
     with_it = np.stack([np.bincount(of, column)[of] for column in labels.T], axis=1)
@@ -175,9 +183,9 @@ def _findings(labels: np.ndarray, of: np.ndarray, class_names: Sequence[str]) ->
     worst = int(right.argmax())
     worrying = right[worst] - 0.5 > _TELLING / 2
     rows = [("", "", "", "", f"{name}: balanced accuracy {value:.3f}") for name, value in zip(class_names, right)]
-    return Finding("sources", bool(worrying), f"knowing the source alone tells {class_names[worst]} with a balanced "
-                   f"accuracy of {right[worst]:.0%}, where guessing gives 50%"
-                   + (": a model may learn the hospital instead of the disease" if worrying else ""), rows)
+    return Check("sources", bool(worrying), f"knowing the source alone tells {class_names[worst]} with a balanced "
+                 f"accuracy of {right[worst]:.0%}, where guessing gives 50%"
+                 + (": a model may learn the hospital instead of the disease" if worrying else ""), rows)
 
 
 def _fingerprints(images: _Images, until: float, workers: int) -> Fingerprints | None:
@@ -241,7 +249,7 @@ def _digest(path: Path, sampled: bool) -> bytes:
         return digest.digest()
 
 
-def _copied(images: _Images, pairs: Sequence[Pair], more: bool, verb: str, how: str) -> list[Finding]:
+def _copied(images: _Images, pairs: Sequence[Pair], more: bool, verb: str, how: str) -> list[Check]:
     """What pairs of the same radiograph mean: leaks between splits, and labels that contradict each other."""
     across = [pair for pair in pairs if images.split[pair.first] != images.split[pair.second]]
     some = "at least " if more else ""
@@ -252,21 +260,21 @@ def _copied(images: _Images, pairs: Sequence[Pair], more: bool, verb: str, how: 
                     "in one split")
     else:
         sentence = f"no images in different splits {verb} ({how})"
-    findings = [Finding("duplicates", bool(across), sentence,
-                        [images.row(pair.first, pair.second, f"{pair.bits} of {BITS} bits") for pair in across])]
+    checks = [Check("duplicates", bool(across), sentence,
+                    [images.row(pair.first, pair.second, f"{pair.bits} of {BITS} bits") for pair in across])]
     odd = [pair for pair in pairs if images.label(pair.first) != images.label(pair.second)]
     if odd:
         rows = [images.row(first, second, f"{images.label(first)} / {images.label(second)}")
                 for first, second, _ in odd]
-        findings.append(Finding("labels", True, f"{some}{len(odd)} pairs of images that {verb} have different labels "
-                                f"(such as {rows[0][1]} and {rows[0][3]}: {rows[0][4]}): correct them", rows))
-    return findings
+        checks.append(Check("labels", True, f"{some}{len(odd)} pairs of images that {verb} have different labels "
+                            f"(such as {rows[0][1]} and {rows[0][3]}: {rows[0][4]}): correct them", rows))
+    return checks
 
 
 def concerns(splits: Mapping, patients: Mapping[str, str] | None = None, sources: Mapping[str, str] | None = None,
              limit_seconds: float | None = QUICK_SECONDS) -> list[str]:
     """The sentences that `train` warns with, found within `limit_seconds`. Args are those of `audit`."""
-    return [finding.sentence for finding in audit(splits, patients, sources, limit_seconds) if finding.worrying]
+    return [check.sentence for check in audit(splits, patients, sources, limit_seconds) if check.worrying]
 
 
 def images_of(splits: Mapping) -> list[str]:
@@ -274,17 +282,17 @@ def images_of(splits: Mapping) -> list[str]:
     return [name for dataset in splits.values() for name in dataset.names]
 
 
-def write_findings(path: str | os.PathLike, findings: Sequence[Finding]) -> None:
-    """Write the data of all findings as one table with the columns COLUMNS."""
-    write_csv(path, COLUMNS, ((finding.check, *row) for finding in findings for row in finding.rows))
+def write_checks(path: str | os.PathLike, checks: Sequence[Check]) -> None:
+    """Write the rows of all checks as one table with the columns COLUMNS."""
+    write_csv(path, COLUMNS, ((check.name, *row) for check in checks for row in check.rows))
 
 
-def draw_duplicates(path: str | os.PathLike, splits: Mapping, findings: Sequence[Finding], most: int = 12) -> int:
+def draw_duplicates(path: str | os.PathLike, splits: Mapping, checks: Sequence[Check], most: int = 12) -> int:
     """Draw the first pairs of the same radiograph side by side, those with different labels first; how many were drawn.
     """
     order = {"labels": 0, "duplicates": 1}
-    rows = [row for finding in sorted(findings, key=lambda finding: order.get(finding.check, 2))
-            for row in finding.rows if finding.check in order]
+    rows = [row for check in sorted(checks, key=lambda check: order.get(check.name, 2))
+            for row in check.rows if check.name in order]
     chosen = list({row[:4]: row for row in rows}.values())[:most]
     place = {(split, name): index for split, dataset in splits.items() for index, name in enumerate(dataset.names)
              if any((split, name) in (row[:2], row[2:4]) for row in chosen)}
