@@ -8,7 +8,7 @@ from chexnet.labels import CHINESE, CLASS_NAMES
 from chexnet.published import PUBLISHED_FIGURES
 from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
-from cxr.models.recipe import Defaults, Recipe
+from cxr.models.recipe import Recipe, TrainDefaults
 
 
 class CheXNetRecipe(Recipe):
@@ -27,10 +27,8 @@ class CheXNetRecipe(Recipe):
     cam_preprocess = replace(preprocess, antialias=False)
     method = "cam"
     classes = "all"
-    monitor = "AUROC_avg"
-    patience = 10
-    augmentation = "random crop and flip"
-    defaults = Defaults(epoch=20, batch_size=128, learning_rate=0.001)
+    defaults = TrainDefaults(epoch=20, batch_size=128, learning_rate=0.001, monitor="AUROC_avg", patience=10,
+                             augmentation="random crop and flip")
     published = DOWNLOADS[0].target
     published_source = ("fetch it with `python tools/fetch_weights.py model_paddle.pdparams` (or `cam --download`), or "
                         f"put it there yourself, from {DOWNLOADS[0].url()} (`git hash-object` of it prints "

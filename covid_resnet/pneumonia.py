@@ -12,7 +12,7 @@ from pathlib import Path
 from covid_resnet.resnet_recipe import ResNetRecipe
 from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
-from cxr.models.recipe import Defaults
+from cxr.models.recipe import TrainDefaults
 
 _FEW = 50                                        # validation images that cannot tell good from lucky
 
@@ -26,11 +26,8 @@ class PneumoniaRecipe(ResNetRecipe):
     cam_preprocess = preprocess
     method = "cam"
     classes = "top"
-    monitor = "accuracy"
-    patience = None
-    freeze = True
-    augmentation = "rotation by up to 20 degrees and flip"
-    defaults = Defaults(epoch=10, batch_size=256, learning_rate=0.001)
+    defaults = TrainDefaults(epoch=10, batch_size=256, learning_rate=0.001, freeze=True,
+                             augmentation="rotation by up to 20 degrees and flip")
     published = None
     published_source = ""
 

@@ -8,7 +8,7 @@ from covid_resnet.resnet_recipe import ResNetRecipe
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
 from cxr.models.class_folder_recipe import ClassFolderRecipe
-from cxr.models.recipe import Defaults
+from cxr.models.recipe import TrainDefaults
 
 
 class CovidResNetRecipe(ResNetRecipe, ClassFolderRecipe):
@@ -23,7 +23,7 @@ class CovidResNetRecipe(ResNetRecipe, ClassFolderRecipe):
     preprocess = Preprocess(resize=(224, 224), crop=None, scale=1.0, mean=(129.90909919,) * 3, std=(59.0183735,) * 3,
                             antialias=False)
     cam_preprocess = preprocess
-    defaults = Defaults(epoch=50, batch_size=50, learning_rate=0.01)
+    defaults = TrainDefaults(epoch=50, batch_size=50, learning_rate=0.01)
 
     def listed(self, data_dir, label_list, class_names, seed=0):
         from covid_resnet.data import CovidDataset

@@ -244,7 +244,7 @@ def test_a_run_keeps_the_lists_that_it_was_trained_on(tmp_path):
     assert sorted(lists) == ["test.txt", "train.txt", "val.txt"] and b"earlier" not in lists["test.txt"]
     assert recipe.train_sets(flags(resume=True))[0].names == train_set.names
     done = audited(data_dir, run)
-    assert f"this audits the lists in {run}" in done.stdout
+    assert f"Split as the lists in {run} have it" in done.stdout
     assert f"test {len(lists['test.txt'].splitlines())} " in done.stdout
     assert {path.name: path.read_bytes() for path in run.glob("*.txt")} == lists
     done = audited(data_dir, tmp_path / "new", "--seed", "1")

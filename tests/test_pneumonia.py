@@ -41,7 +41,7 @@ def args(**values):
 def test_published_settings():
     recipe = PneumoniaRecipe()
     assert (recipe.defaults.epoch, recipe.defaults.batch_size, recipe.defaults.learning_rate) == (10, 256, 0.001)
-    assert recipe.arch == {"layers": 152} and recipe.freeze and recipe.method == "cam"
+    assert recipe.arch == {"layers": 152} and recipe.defaults.freeze and recipe.method == "cam"
     assert recipe.layer(ResNet(18, 2)) == "block.7"
     optimizer, scheduler = recipe.optimizer(args(), ResNet(18, 2).parameters(), 3)
     rates = [scheduler() for _ in range(30) if scheduler.step() or True]

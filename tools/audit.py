@@ -43,7 +43,7 @@ def _show(split, folder: Path) -> None:
     if split.origin == "made":
         print(f"{split}. It is the one that `train` makes with this seed; no lists are written.")
     elif split.origin == "kept":
-        print(f"Note: this audits the lists in {folder}, whatever --seed says.")
+        print(f"Split as the lists in {folder} have it, whatever --seed says.")
 
 
 def main(args) -> None:

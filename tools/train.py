@@ -43,13 +43,13 @@ def _add_schedule(sub, recipe) -> None:
                      help="batches a step: with N times fewer images at once the same gradient (default: %(default)s)")
     sub.add_argument("--learning_rate", type=float, default=defaults.learning_rate,
                      help="highest of the schedule (default: %(default)s, as published)")
-    sub.add_argument("--patience", type=not_negative, default=recipe.patience or 0, metavar="N",
-                     help=f"stop after N epochs without a better {recipe.monitor}, 0 never (default: %(default)s)")
+    sub.add_argument("--patience", type=not_negative, default=defaults.patience or 0, metavar="N",
+                     help=f"stop after N epochs without a better {defaults.monitor}, 0 never (default: %(default)s)")
     sub.add_argument("--max_steps", type=positive, metavar="N", help="end after N steps, to try things out")
     augment = sub.add_mutually_exclusive_group()
     augment.add_argument("--augment", action="store_true",
                          help="rotate by up to 10 degrees, enlarge by up to a quarter and mirror the training images, "
-                              f"all at random (default: as published, {recipe.augmentation})")
+                              f"all at random (default: as published, {defaults.augmentation})")
     augment.add_argument("--no_augment", action="store_true", help="train on the images as they are")
     sub.add_argument("--amp", action="store_true", help="mixed precision, float16 where it is safe (GPU only)")
     sub.add_argument("--seed", type=not_negative, default=0,
@@ -68,11 +68,11 @@ def _add_start(group, recipe) -> None:
     group.add_argument("--backbone", metavar="FILE",
                        help="start from these weights but for the classifier, for example ImageNet's as "
                             "tools/convert.py writes them (default: random weights)")
-    group.add_argument("--freeze", action="store_true", default=recipe.freeze,
+    group.add_argument("--freeze", action="store_true", default=recipe.defaults.freeze,
                        help="train the classifier alone; the rest stays as it is, batch norms too"
-                            + (" (default)" if recipe.freeze else ""))
+                            + (" (default)" if recipe.defaults.freeze else ""))
     group.add_argument("--no_freeze", action="store_false", dest="freeze",
-                       help="train everything" + ("" if recipe.freeze else " (default)"))
+                       help="train everything" + ("" if recipe.defaults.freeze else " (default)"))
 
 
 def _add_imbalance(group, recipe) -> None:
@@ -154,7 +154,7 @@ def _settings(recipe, args):
     from cxr.training.settings import Settings
 
     return Settings(
-        save_dir=args.save_dir, epochs=args.epoch, batch_size=args.batch_size, monitor=recipe.monitor,
+        save_dir=args.save_dir, epochs=args.epoch, batch_size=args.batch_size, monitor=recipe.defaults.monitor,
         patience=args.patience, max_steps=args.max_steps, seed=args.seed, workers=args.num_workers,
         accumulate=args.accumulate, save_every=args.save_every, label_smoothing=args.label_smoothing,
         class_weights=args.class_weights == "balanced", balanced_sampling=args.balanced_sampling, amp=args.amp,
@@ -201,7 +201,7 @@ def train(recipe, args, saved) -> None:
                   metadata(recipe, arch, train_set.class_names, preprocess), saved=saved,
                   identity={"the model": args.recipe, **flags})
     best = history.best
-    print(f"Best epoch {best['epoch']}: {recipe.monitor} {best[f'val_{recipe.monitor}']:.4f}. "
+    print(f"Best epoch {best['epoch']}: {recipe.defaults.monitor} {best[f'val_{recipe.defaults.monitor}']:.4f}. "
           f"Weights, history.csv and curves.png are in {args.save_dir}.")
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cxr.data import class_folders
-from cxr.data.class_folders import Split
 from cxr.data.lists import LabelList, read_patients
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
-from cxr.models.recipe import Defaults, Recipe
+from cxr.models.recipe import Recipe, TrainDefaults
+
+if TYPE_CHECKING:
+    from cxr.data.class_folders import Split
 
 
 class ClassFolderRecipe(Recipe):
@@ -25,9 +27,7 @@ class ClassFolderRecipe(Recipe):
     cam_preprocess = preprocess
     method = "gradcam"
     classes = "top"
-    monitor = "accuracy"
-    patience = None
-    defaults = Defaults(epoch=10, batch_size=32, learning_rate=0.001)
+    defaults = TrainDefaults(epoch=10, batch_size=32, learning_rate=0.001)
     published = None
     published_source = ""
 
@@ -38,7 +38,8 @@ class ClassFolderRecipe(Recipe):
         return ListedDataset(data_dir, label_list, class_names, seed=seed)
 
     def read_labels(self, path, class_names):
-        return class_folders.read_labels(path, class_names)
+        from cxr.data.class_folders import read_labels
+        return read_labels(path, class_names)
 
     def add_train_arguments(self, parser) -> None:
         parser.add_argument("--data_dir", required=True,
@@ -60,11 +61,12 @@ class ClassFolderRecipe(Recipe):
                                  "is there; otherwise every image counts as a patient)")
 
     def split(self, args) -> Split:
-        in_place, kept = ({part: Path(folder, f"{part}.txt") for part in class_folders.SPLITS}
+        from cxr.data.class_folders import SPLITS, Split, find_classes
+        in_place, kept = ({part: Path(folder, f"{part}.txt") for part in SPLITS}
                           for folder in (args.data_dir, args.save_dir))
         if bool(args.train_list) != bool(args.val_list):
             raise InputError("--train_list and --val_list go together: give both or neither.")
-        classes = class_folders.find_classes(args.data_dir)
+        classes = find_classes(args.data_dir)
         names = tuple(classes)
         if args.train_list:
             return Split("given", {"train": Path(args.train_list), "val": Path(args.val_list)}, names)
@@ -133,6 +135,7 @@ class ClassFolderRecipe(Recipe):
 def _make_split(classes: Mapping[str, Sequence[str]], *, data_dir: str | os.PathLike,
                 patients_table: str | os.PathLike | None, seed: int) -> Split:
     """The 7:2:1 split of the images in the class folders, by patient where a table tells the patients."""
+    from cxr.data.class_folders import Split, as_label_list, split
     table = Path(patients_table or Path(data_dir, "sources.csv"))
     patients = read_patients(table) if patients_table or table.exists() else None
     names = [name for folder in classes.values() for name in folder]
@@ -146,6 +149,5 @@ def _make_split(classes: Mapping[str, Sequence[str]], *, data_dir: str | os.Path
     if patients is None:
         notes.append("no table of patients, so images of one patient may fall into training and test alike, which "
                      "flatters the result; give one with --patients.")
-    pairs = class_folders.split(classes, patients, seed)
-    lists = {name: class_folders.as_label_list(part) for name, part in pairs.items()}
+    lists = {name: as_label_list(part) for name, part in split(classes, patients, seed).items()}
     return Split("made", lists, tuple(classes), by_patient=bool(patients), notes=tuple(notes))

@@ -10,22 +10,38 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cxr.data.class_folders import Split
 from cxr.data.lists import LabelList
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
 from cxr.metrics.published import PublishedFigures
 from cxr.weights.download import Download
 
+if TYPE_CHECKING:                                # so that --help need not wait for what reads images
+    from cxr.data.class_folders import Split
+
 
 @dataclass(frozen=True)
-class Defaults:
-    """Published training settings."""
+class TrainDefaults:
+    """Published training settings.
+
+    Attributes:
+        epoch: how often all training images are shown.
+        batch_size: images at once, in each process.
+        learning_rate: the highest of the schedule.
+        monitor: figure that the best checkpoint is chosen by.
+        patience: epochs without improvement before training stops; None trains all.
+        freeze: train the classifier alone.
+        augmentation: what `Recipe.augment` adds to `preprocess`, for --help.
+    """
     epoch: int
     batch_size: int
     learning_rate: float
+    monitor: str = "accuracy"
+    patience: int | None = None
+    freeze: bool = False
+    augmentation: str = "none"
 
 
 class Recipe:
@@ -44,11 +60,7 @@ class Recipe:
     cam_preprocess: ClassVar[Preprocess]           # of the published CAM pictures, for bare published files
     method: ClassVar[str]                          # default CAM method
     classes: ClassVar[str]                         # default of `cam --classes`: all or top
-    monitor: ClassVar[str]                         # figure that the best checkpoint is chosen by
-    patience: ClassVar[int | None]                 # epochs without improvement before training stops
-    freeze: ClassVar[bool] = False                 # train the classifier alone
-    augmentation: ClassVar[str] = "none"           # what `augment` adds to `preprocess`, for --help
-    defaults: ClassVar[Defaults]
+    defaults: ClassVar[TrainDefaults]
     published: ClassVar[Path | None]               # where the published weights are expected
     published_source: ClassVar[str]                # where to get them
     downloads: ClassVar[Sequence[Download]] = ()  # what `tools/fetch_weights.py` can fetch
