@@ -60,10 +60,15 @@ class Split:
 
 
 def find_classes(data_dir: str | os.PathLike) -> dict[str, list[str]]:
-    """Class name -> sorted image names (relative to `data_dir`), one class for each folder that holds images.
+    """Look for one class in each folder that holds images.
 
     A class folder may keep them under `images/`, as the COVID-19 Radiography Database does beside its `masks/`.
-    Raises `InputError` with fewer than two classes.
+
+    Returns:
+        Class name -> sorted image names, relative to `data_dir`.
+
+    Raises:
+        InputError: there are fewer than two classes.
     """
     root = Path(data_dir)
     if not root.is_dir():
@@ -89,7 +94,8 @@ def split(classes: Mapping[str, Sequence[str]], patients: Mapping[str, str] | No
         patients: image name -> patient; an image that is not in it counts as a patient of its own.
         seed: the same seed, names and patients always give the same lists, on every machine.
 
-    Returns: split -> sorted `(image name, class index)`.
+    Returns:
+        Split -> sorted `(image name, class index)`.
     """
     groups: dict[str, list[tuple[str, int]]] = {}
     for index, names in enumerate(classes.values()):
@@ -122,7 +128,11 @@ def as_label_list(pairs: Sequence[tuple[str, int]]) -> LabelList:
 
 
 def write_lists(lists: Mapping[str, Sequence[tuple[str, int]]], folder: str | os.PathLike) -> dict[str, Path]:
-    """Write each split as `NAME.txt` in the notebook's format; returns split -> path."""
+    """Write each split as `NAME.txt` in the notebook's format.
+
+    Returns:
+        Split -> path of its list.
+    """
     paths = {}
     for name, items in lists.items():
         paths[name] = Path(folder, f"{name}.txt")
@@ -131,10 +141,13 @@ def write_lists(lists: Mapping[str, Sequence[tuple[str, int]]], folder: str | os
 
 
 def read_labels(path: str | os.PathLike, class_names: Sequence[str]) -> LabelList:
-    """Read a list; labels are (N,) int64 indices of `class_names`. Names may contain spaces.
+    """Read a list of `FOLDER/NAME INDEX` lines. Names may contain spaces.
 
-    A line without an index, an index outside the classes, or a repeated image raises `InputError` with the line
-    number.
+    Returns:
+        Names, line numbers, and labels (N,) int64, which are indices of `class_names`.
+
+    Raises:
+        InputError: a line has no index or one outside the classes, or an image is repeated; it names the line.
     """
     names, numbers, labels = [], [], []
     seen: dict[str, int] = {}

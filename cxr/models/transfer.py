@@ -14,8 +14,13 @@ from cxr.weights.paddle_files import check_state, fill, read_weights
 def load_backbone(model, path: str | os.PathLike) -> None:
     """Fill all of `model` but its classifier from the file `path`, all of it or nothing.
 
-    The file has the keys of our own models, with or without the prefix of the backbone's own layer (`densenet121.`),
-    with or without a classifier of any number of classes, which is left out. Raises `InputError`.
+    Args:
+        model: of ours.
+        path: a file with the keys of our own models, with or without the prefix of the backbone's own layer
+            (`densenet121.`), with or without a classifier of any number of classes, which is left out.
+
+    Raises:
+        InputError: the file cannot be read, or its weights do not fit.
     """
     path = Path(path)
     state, _ = read_weights(path)

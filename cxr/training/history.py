@@ -34,7 +34,11 @@ class History:
 
 
 class VisualLog:
-    """Figures for VisualDL (`visualdl --logdir FOLDER`), an optional package. Raises `InputError` without it."""
+    """Figures for VisualDL (`visualdl --logdir FOLDER`), an optional package.
+
+    Raises:
+        InputError: it is not installed.
+    """
 
     def __init__(self, folder: Path):
         try:
@@ -44,8 +48,10 @@ class VisualLog:
         self._writer = LogWriter(logdir=str(folder))
 
     def add(self, group: str, figures: dict[str, float], step: int) -> None:
+        """Add a point to the curve `GROUP/NAME` of every figure."""
         for name, value in figures.items():
             self._writer.add_scalar(tag=f"{group}/{name}", step=step, value=value)
 
     def close(self) -> None:
+        """Write what is still to be written."""
         self._writer.close()

@@ -38,7 +38,7 @@ _SHARE = 0.01                                    # of the time that writing may 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint: arrays by name, and everything else as JSON can hold it."""
+    """A resume state: arrays by name, and everything else as JSON can hold it."""
     arrays: dict[str, np.ndarray]
     facts: dict
 
@@ -72,11 +72,20 @@ class Position:
 def claim(folder: str | os.PathLike, resume: bool = False, overwrite: bool = False) -> Iterator[Saved | None]:
     """Hold `folder` for one training: `with claim(folder, resume=True) as saved:`.
 
-    Gives the checkpoint to go on from, or None where a new run begins. The lock is the system's, so a killed process
-    leaves none behind. Of several processes only rank 0 locks; all of them read.
+    The lock is the system's, so a killed process leaves none behind. Of several processes only rank 0 locks; all of
+    them read.
 
-    Raises `InputError` where another process trains into the folder, where it holds a run already and neither
-    `resume` nor `overwrite` (which deletes that run) is set, and where no checkpoint of a run to resume can be read.
+    Args:
+        folder: of the run; made if it is not there.
+        resume: go on with the run that it holds.
+        overwrite: delete the run that it holds.
+
+    Yields:
+        The resume state to go on from, or None where a new run begins.
+
+    Raises:
+        InputError: another process trains into the folder, it holds a run already and neither `resume` nor
+            `overwrite` is set, or no resume state of a run to resume can be read.
     """
     folder = Path(folder)
     if rank() > 0:
@@ -125,9 +134,10 @@ class _Hashing:
 
 
 def write(folder: Path, saved: Saved) -> None:
-    """Make `saved` the newest checkpoint of `folder`, and the one that was it the previous one.
+    """Make `saved` the newest resume state of `folder`, and the one that was the newest the previous one.
 
-    Raises `OSError` where the disk is full; the checkpoints that were there stay.
+    Raises:
+        OSError: the disk is full; the states that were there stay.
     """
     newest = folder / NEWEST
     with replacing(newest) as file:
@@ -141,9 +151,10 @@ def write(folder: Path, saved: Saved) -> None:
 
 
 def read(folder: Path) -> Saved:
-    """The newest checkpoint of `folder` that is whole; warns where that is the previous one.
+    """The newest resume state of `folder` that is whole; warns where that is the previous one.
 
-    Raises `InputError` where there is none.
+    Raises:
+        InputError: there is none.
     """
     reasons = []
     for path in (folder / NEWEST, folder / PREVIOUS):
@@ -219,7 +230,11 @@ class ResumeWriter:
         return time.monotonic() - self._written_at >= pause
 
     def save(self, position: Position, history: History) -> None:
-        """Write the state. Raises `InputError` where the disk is full; the one before is whole then."""
+        """Write the state.
+
+        Raises:
+            InputError: the disk is full; the state before is whole then.
+        """
         if rank() > 0:
             return
         began = time.monotonic()
@@ -270,7 +285,10 @@ def _digest(dataset) -> str:
 def collect(model, optimizer, restored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Weights and optimizer state, by names that do not depend on what else the process has built.
 
-    `restored`: what `restore` returned, until the optimizer has made a step: before that Paddle 2 does not give it out.
+    Args:
+        model, optimizer: whose state it is.
+        restored: what `restore` returned, until the optimizer has made a step: before that Paddle 2 does not give it
+            out.
     """
     state = model.state_dict()
     arrays = {**restored, **{_MODEL + key: value.numpy() for key, value in state.items()}}
@@ -283,9 +301,13 @@ def collect(model, optimizer, restored: Mapping[str, np.ndarray]) -> dict[str, n
 
 
 def restore(saved: Saved, model, optimizer, scheduler: Mapping, path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Fill `model` and `optimizer`, whose schedule gets the state `scheduler`; returns the optimizer's arrays.
+    """Fill `model` and `optimizer`, whose schedule gets the state `scheduler`.
 
-    Raises `InputError`, naming `path`, if the weights do not fit.
+    Returns:
+        The arrays of the optimizer.
+
+    Raises:
+        InputError: the weights do not fit; it names `path`.
     """
     import paddle
     fill(model, {key[len(_MODEL):]: value for key, value in saved.arrays.items() if key.startswith(_MODEL)}, path)
@@ -300,7 +322,11 @@ def restore(saved: Saved, model, optimizer, scheduler: Mapping, path: str | os.P
 
 
 def check_same(saved: Mapping, now: Mapping, folder: str | os.PathLike) -> None:
-    """Raise `InputError` that names the first thing (a flag, or what it stands for) in which two runs differ."""
+    """Compare what makes a run the same one.
+
+    Raises:
+        InputError: two runs differ; it names the first thing (a flag, or what it stands for) in which they do.
+    """
     for name in [*saved, *(name for name in now if name not in saved)]:
         before, after = saved.get(name), now.get(name)
         if before != after:

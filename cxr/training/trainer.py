@@ -46,8 +46,12 @@ def fit(model, train_set, val_set, optimizer, scheduler, settings: Settings, met
         saved: what `cxr.training.resume.claim` gave, to go on from; the weights then end as if never interrupted.
         identity: what else makes a run the same one, for example its flags; `saved` must agree with it.
 
-    Raises `InputError` when the loss is no longer a number, a figure is one that cannot be, the GPU computes wrong
-    (`cxr.device`), or the disk is full; what was saved before stays.
+    Returns:
+        What happened, an epoch a row.
+
+    Raises:
+        InputError: the loss is no longer a number, a figure is one that cannot be, the GPU computes wrong
+            (`cxr.device`), or the disk is full; what was saved before stays.
     """
     ensure()
     trainer = Trainer(model, train_set, val_set, optimizer, scheduler, settings, meta=meta, flags=identity or {})
@@ -268,7 +272,11 @@ class Trainer:
 
 
 def validate(model, dataset, batch_size: int, workers: int) -> Report:
-    """Evaluate `model` on a data set; leaves it in eval mode. Raises `InputError` where scores are not numbers."""
+    """Evaluate `model` on a data set, and leave it in eval mode.
+
+    Raises:
+        InputError: the scores or the loss are not numbers.
+    """
     logits = predict(Predictor(model, "dygraph"), dataset, batch_size, workers, desc="validate")
     if not np.isfinite(logits).all():
         raise InputError("the weights diverged, the model's scores are no numbers: lower --learning_rate.")
