@@ -37,6 +37,7 @@ def missing(error: ImportError) -> str:
 
 try:
     from cxr.errors import InputError
+    from cxr.inference import ENGINES, PRECISIONS
     from cxr.models.recipe import Recipe
 except ImportError as error:
     sys.exit(fail(missing(error)))
@@ -65,10 +66,6 @@ def recipe_parsers(main: argparse.ArgumentParser) -> dict[str, argparse.Argument
     return {name: sub.add_parser(name, help=recipe.summary, description=f"{main.description}\n\n{recipe.summary}.",
                                  epilog=main.epilog, formatter_class=Formatter)
             for name, recipe in recipes().items()}
-
-
-ENGINES = ("auto", "openvino", "onednn", "compiled", "dygraph")    # of cxr.inference.predictor, which imports Paddle
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def add_engine(sub: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from paddle import nn
 from cxr.device import ensure
 from cxr.device.guards import REMEDY, SameScores
 from cxr.errors import InputError
+from cxr.inference import ENGINES, PRECISIONS
 from cxr.inference.engines import LogitsAndFeatures, OpenVINO, PaddleInference, input_spec
 from cxr.metrics.classification import scores_from_logits
 from cxr.utils.distributed import merge, share
@@ -25,8 +26,6 @@ from cxr.utils.folders import home_for_paddle, wanted_cache
 from cxr.utils.parallel import batches, default_workers
 from cxr.utils.progress import progress
 
-ENGINES = ("auto", "openvino", "onednn", "compiled", "dygraph")
-PRECISIONS = ("float32", "bfloat16", "float16")
 _EXPORTED = {"openvino": OpenVINO, "onednn": PaddleInference}
 
 
