@@ -7,8 +7,8 @@ import pytest
 
 from cxr.data.boxes import Geometry
 from cxr.data.transforms import Preprocess
-from cxr.explain.manifest import Subject, called, manifest, raw_maps
-from cxr.metrics.thresholds import Operating
+from cxr.explain.manifest import Subject, manifest, raw_maps
+from cxr.metrics.thresholds import Operating, called
 from cxr.utils.files import write_json
 
 NAMES = ("A", "B", "C")

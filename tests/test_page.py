@@ -84,6 +84,13 @@ def test_bars_are_sorted_and_marked(reading):
     assert "Threshold" not in markup.score_bars(replace(reading, operating=None), SAY, str)
 
 
+def test_the_highest_of_exclusive_classes_is_called_on_the_page_as_in_the_manifest(reading):
+    exclusive = replace(reading, activation="softmax", operating=None)
+    rows = markup.score_bars(exclusive, SAY, str).split("<tr")[2:]
+    assert ["cxr-bar called" in row for row in rows] == [True, False, False] and "Mass" in rows[0]
+    assert [finding["called"] for finding in exclusive.manifest()["findings"]] == [True, False, False]
+
+
 def test_heat_picture_blends_and_draws_boxes(reading):
     assert (markup.heat_picture(reading, 1, Look(0)) == reading.seen.picture).all()
     from cxr.visual.heatmaps import heat

@@ -32,7 +32,7 @@ import numpy as np
 from cxr import __version__
 from cxr.cam.regions import draw_boxes
 from cxr.data.boxes import Box, Geometry, clip
-from cxr.metrics.thresholds import Operating
+from cxr.metrics.thresholds import Operating, called
 
 BOX_THRESHOLD = 0.5
 
@@ -44,17 +44,6 @@ class Subject:
     sha256: str
     notes: Sequence[str]
     geometry: Geometry
-
-
-def called(scores: np.ndarray, class_names: Sequence[str], activation: str,
-           operating: Operating | None) -> list[bool | None]:
-    """Of each class whether it is called: at or above its threshold, or the highest of exclusive ones; None without
-    a threshold."""
-    if activation == "softmax":
-        return [k == int(np.argmax(scores)) for k in range(len(scores))]
-    known = operating.thresholds if operating else {}
-    limits = [known.get(name, np.nan) for name in class_names]
-    return [None if np.isnan(limit) else bool(score >= limit) for score, limit in zip(scores, limits)]
 
 
 def manifest(subject: Subject, about: Mapping, class_names: Sequence[str], activation: str, scores: np.ndarray,

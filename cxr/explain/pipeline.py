@@ -17,10 +17,10 @@ from cxr.data.boxes import Geometry
 from cxr.data.images import image_notes, is_dicom, read_bytes, read_file
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError, naming
-from cxr.explain.manifest import Subject, called, manifest, raw_maps
+from cxr.explain.manifest import Subject, manifest, raw_maps
 from cxr.explain.secondary_capture import origin, secondary_capture
 from cxr.metrics.classification import scores_from_logits
-from cxr.metrics.thresholds import Operating, remark
+from cxr.metrics.thresholds import Operating, called, remark
 from cxr.utils.distributed import gather, share, world
 from cxr.utils.files import replacing, write_json
 from cxr.utils.parallel import default_workers, grouped, ordered_map

@@ -188,3 +188,23 @@ def remark(class_name: str, score: float, operating: Operating | None) -> str:
         ratio = score / prevalence
         parts.append(f"{ratio:.{0 if ratio >= 10 else 1}f}x its prevalence")
     return ", ".join(parts)
+
+
+def called(scores: np.ndarray, class_names: Sequence[str], activation: str,
+           operating: Operating | None) -> list[bool | None]:
+    """Which classes of one image count as called: at or above the threshold, or the highest of exclusive classes.
+
+    Args:
+        scores: (K,) probabilities.
+        class_names: K names.
+        activation: "softmax" for exclusive classes, "sigmoid" for findings that are scored on their own.
+        operating: holds the thresholds of "sigmoid"; None where none were fitted.
+
+    Returns:
+        K answers; None for a finding without a threshold.
+    """
+    if activation == "softmax":
+        return [k == int(np.argmax(scores)) for k in range(len(scores))]
+    known = operating.thresholds if operating else {}
+    limits = [known.get(name, math.nan) for name in class_names]
+    return [None if math.isnan(limit) else bool(score >= limit) for score, limit in zip(scores, limits)]
