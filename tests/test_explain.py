@@ -10,9 +10,12 @@ from chexnet.recipe import CheXNetRecipe
 from cxr.cam import CAM
 from cxr.data.images import find_images, read_image
 from cxr.errors import InputError
-from cxr.explain.pipeline import Explained, Exports, choose_classes, explain, output_paths
+from cxr.explain.explanation import Provenance
+from cxr.explain.exports import Exports, output_paths
+from cxr.explain.pipeline import Explained, Explainer, choose_classes
 from cxr.explain.tables import older_files, score_table, write_scores
 from cxr.metrics.thresholds import Operating, remark
+from cxr.models.catalogue import Checkpoint
 from cxr.models.restore import restore
 from cxr.visual.heatmaps import cam_montage
 from cxr.visual.image_files import save_picture
@@ -25,10 +28,11 @@ def chexnet(seeded_checkpoint):
     return restored, CAM(restored.model, recipe.layer(restored.model))
 
 
-def run(chexnet, inputs, folder, classes="all", **options):
+def run(chexnet, inputs, folder, classes="all", scale="class", operating=None, **options):
     restored, method = chexnet
-    return explain(method, "sigmoid", restored.preprocess, restored.class_names, find_images(inputs), folder, classes,
-                   **options)
+    checkpoint = Checkpoint(Path("seeded.pdparams"), "chexnet", restored.class_names, "")
+    provenance = Provenance(checkpoint, restored.preprocess, "sigmoid", "cam", "features", operating, scale=scale)
+    return Explainer(method=method, provenance=provenance, classes=classes, **options).run(find_images(inputs), folder)
 
 
 def test_published_scores_and_maps_through_the_pipeline(chexnet, reference_dir, data_dir, tmp_path, monkeypatch):
@@ -39,7 +43,7 @@ def test_published_scores_and_maps_through_the_pipeline(chexnet, reference_dir, 
     def keep(image, cams, captions, columns):
         drawn[len(drawn)] = (image, cams)
         return cam_montage(image, cams, captions, columns)
-    monkeypatch.setattr("cxr.explain.pipeline.cam_montage", keep)
+    monkeypatch.setattr("cxr.explain.drawing.cam_montage", keep)
     done = run(chexnet, [data_dir / "published_cams" / f"{name}.png" for name in names], tmp_path, workers=0)
     assert not done.failures
     for place, name in enumerate(names):
@@ -186,7 +190,7 @@ def test_one_scale_for_all_classes_and_plain_tiles(chexnet, tmp_path, monkeypatc
     def keep(image, classes, columns):
         seen.setdefault(folder, []).append(classes)
         return evidence_montage(image, classes, columns)
-    monkeypatch.setattr("cxr.explain.pipeline.evidence_montage", keep)
+    monkeypatch.setattr("cxr.explain.drawing.evidence_montage", keep)
     names = chexnet[0].class_names
     operating = Operating(dict.fromkeys(names, 0.6), dict.fromkeys(names, 0.1), "youden", "val.txt")
     for folder, size in (("alone", 1), ("together", 2)):
@@ -207,8 +211,7 @@ def test_exports(chexnet, data_dir, tmp_path):
     pytest.importorskip("pydicom", reason="needs the extra dicom")
     import pydicom
     sources = [data_dir / "odd" / "Fake_MONOHR1.dcm", data_dir / "published_cams" / "00000001_000.png"]
-    about = {"model": {"recipe": "chexnet"}, "method": {"name": "cam"}}
-    exports = Exports(json=True, npz=True, dicom=True, about=about)
+    exports = Exports(json=True, npz=True, dicom=True)
     done = run(chexnet, sources, tmp_path, [1, 3], exports=exports)
     assert not done.failures
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(

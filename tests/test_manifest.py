@@ -1,34 +1,41 @@
 """What other programs read: boxes and places in pixels of the original image, decisions, and null for unknown."""
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cxr.data.boxes import Geometry
 from cxr.data.transforms import Preprocess
-from cxr.explain.manifest import Subject, manifest, raw_maps
+from cxr.explain.explanation import Explanation, Provenance, Seen
+from cxr.explain.manifest import manifest, raw_maps
 from cxr.metrics.thresholds import Operating, called
+from cxr.models.catalogue import Checkpoint
 from cxr.utils.files import write_json
 
 NAMES = ("A", "B", "C")
 OPERATING = Operating({"A": 0.5, "B": 0.7, "C": float("nan")}, {"A": 0.1, "B": 0.2, "C": 0.0}, "youden", "val.txt", 1.5)
 
 
-@pytest.fixture
-def subject():
-    # 1000 x 800 -> shorter side 200, so 250 x 200; crop 100 at (75, 50): a pixel of the view is 4 of the image.
-    geometry = Geometry.of(Preprocess(resize=200, crop=100), (1000, 800))
-    return Subject("sub/x.dcm", "ab" * 32, ["a note"], geometry)
+# 1000 x 800 -> shorter side 200, so 250 x 200; crop 100 at (75, 50): a pixel of the view is 4 of the image.
+CROPPED = Preprocess(resize=200, crop=100)
+SEEN = Seen("sub/x.dcm", "ab" * 32, (1000, 800), np.zeros((100, 100, 3), np.uint8), notes=["a note"])
 
 
-def test_manifest_by_hand(subject, tmp_path):
+def explained(scores, maps, preprocess=CROPPED, seen=SEEN, activation="sigmoid", operating=OPERATING, raw=None):
+    """An explanation with maps of some classes, by their index."""
+    provenance = Provenance(Checkpoint(Path("run/best.pdparams"), "r", NAMES, "cd" * 32), preprocess, activation, "cam",
+                            "last", operating, scale="shared")
+    return Explanation(seen, provenance, np.array(scores), np.array(list(maps)), np.stack(list(maps.values())), raw)
+
+
+def test_manifest_by_hand(tmp_path):
     cam = np.zeros((100, 100), np.float32)
     cam[10:30, 20:60] = 1
     cam[80:100, 90:100] = 0.6
     cam[50, 50] = 0.4                                                         # below half of the peak
-    told = manifest(subject, {"model": {"recipe": "r"}, "method": {"name": "cam"}}, NAMES, "sigmoid",
-                    np.array([0.5, 0.6, 0.9]), {0: cam, 1: 0 * cam}, OPERATING, {"picture": "x.png"})
+    told = manifest(explained([0.5, 0.6, 0.9], {0: cam, 1: 0 * cam}), {"picture": "x.png"})
     write_json(tmp_path / "x.json", told)
     told = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert told["schema"] == "cxr-cam/1" and "not for diagnosis" in told["use"]
@@ -43,15 +50,22 @@ def test_manifest_by_hand(subject, tmp_path):
     assert b["called"] is False and b["boxes"] == []                          # a flat map has none
     assert c["threshold"] is None and c["called"] is None and c["boxes"] is None
     assert told["operating"] == {"rule": "youden", "fitted_on": "val.txt", "temperature": 1.5}
-    assert told["model"] == {"recipe": "r"} and told["files"] == {"picture": "x.png"}
+    assert told["model"] == {"recipe": "r", "checkpoint": "best.pdparams", "checkpoint_sha256": "cd" * 32,
+                             "activation": "sigmoid", "classes": list(NAMES),
+                             "preprocess": json.loads(json.dumps(CROPPED.to_dict()))}
+    assert told["method"] == {"name": "cam", "layer": "last", "aug_smooth": False, "eigen_smooth": False,
+                              "scale": "shared", "precision": "float32"}
+    assert told["files"] == {"picture": "x.png"}
     assert set(told["versions"]) == {"paddle-cxr", "paddle", "numpy", "python"}
 
 
 def test_boxes_stay_inside_the_image():
     """The longer side is truncated when it is resized, so the way back can end beyond the last pixel."""
-    geometry = Geometry.of(Preprocess(resize=50, crop=None), (333, 100))
-    told = manifest(Subject("x", "", [], geometry), {}, NAMES, "softmax", np.array([0.2, 0.5, 0.3]),
-                    {1: np.eye(*geometry.view, dtype=np.float32) + 1}, None, {})
+    whole = Preprocess(resize=50, crop=None)
+    shape = Geometry.of(whole, (333, 100)).view
+    seen = Seen("x", "", (333, 100), np.zeros((*shape, 3), np.uint8))
+    told = manifest(explained([0.2, 0.5, 0.3], {1: np.eye(*shape, dtype=np.float32) + 1}, whole, seen, "softmax", None),
+                    {})
     box = told["findings"][0]["boxes"][0]
     assert box["y"] + box["height"] <= 333 and box["x"] + box["width"] <= 100
     assert told["operating"] is None and told["findings"][0]["threshold"] is None
@@ -63,9 +77,17 @@ def test_called():
     assert called(np.array([0.2, 0.5, 0.3]), NAMES, "softmax", None) == [False, True, False]
 
 
-def test_raw_maps(subject):
+def test_bytes_are_maps_as_well():
+    cam = np.zeros((100, 100), np.uint8)
+    cam[10:30, 20:60] = 255
+    box, = manifest(explained([0.5, 0.6, 0.9], {2: cam}), {})["findings"][0]["boxes"]
+    assert box == {"x": 280, "y": 340, "width": 160, "height": 80, "score": 1}
+
+
+def test_raw_maps():
     raw = np.arange(2 * 7 * 7, dtype=np.float64).reshape(2, 7, 7) - 50
-    file = np.load(io.BytesIO(raw_maps(raw, [2, 0], NAMES, np.array([0.1, 0.2, 0.3]), subject.geometry)))
+    maps = dict.fromkeys((2, 0), np.zeros((100, 100), np.float32))
+    file = np.load(io.BytesIO(raw_maps(explained([0.1, 0.2, 0.3], maps, raw=raw))))
     assert file["maps"].dtype == np.float32 and (file["maps"] == raw).all()
     assert file["classes"].tolist() == ["C", "A"] and np.allclose(file["scores"], [0.3, 0.1])
     assert file["place"].tolist() == [200, 300, 400, 400] and file["image_size"].tolist() == [1000, 800]

@@ -16,12 +16,13 @@ from page_checkpoints import RECIPES
 from chexnet.utility import CLASS_NAMES
 from cxr.cam.registry import METHOD_NAMES
 from cxr.data.transforms import Preprocess
+from cxr.explain.explanation import Provenance, Seen
 from cxr.metrics.thresholds import Operating
 from cxr.models.catalogue import Checkpoint
 from cxr.serving.page import markup, printout
 from cxr.serving.page.markup import Look
 from cxr.serving.page.texts import LANGUAGES, TEXTS, naming, speaker
-from cxr.serving.service import Reading, Seen
+from cxr.serving.service import Reading
 
 ROOT = Path(__file__).resolve().parent.parent
 SAY = speaker("en")
@@ -36,8 +37,14 @@ def reading():
     grey = np.full((448, 448, 3), 100, np.uint8)
     seen = Seen("<em>a&b</em>.png", "ab" * 32, (512, 1024), cv2.resize(grey, (224, 224)), grey, ("It is lateral.",))
     checkpoint = Checkpoint(Path("run/best.pdparams"), "chexnet", ("Effusion", "Mass", "Hernia"), "cd" * 32)
-    return Reading(seen, checkpoint, Preprocess(), "gradcam", "last", np.array([0.25, 0.75, 0.5]), maps, "sigmoid",
-                   Operating({"Effusion": 0.2, "Mass": 0.8, "Hernia": float("nan")}, {}, "youden", "val.txt"))
+    operating = Operating({"Effusion": 0.2, "Mass": 0.8, "Hernia": float("nan")}, {}, "youden", "val.txt")
+    return Reading(seen, Provenance(checkpoint, Preprocess(), "sigmoid", "gradcam", "last", operating),
+                   np.array([0.25, 0.75, 0.5]), np.arange(3), maps)
+
+
+def from_elsewhere(reading, **changes):
+    """The same scores and maps from a model that differs in `changes`."""
+    return replace(reading, provenance=replace(reading.provenance, **changes))
 
 
 def fields(text: str) -> set:
@@ -81,11 +88,11 @@ def test_bars_are_sorted_and_marked(reading):
     assert "width:75.00%" in rows[0] and "left:80.00%" in rows[0] and "called" not in rows[0]
     assert "chosen" in rows[1] and "<b style" not in rows[1] and rows[1].endswith('number">-</td></tr>')
     assert "width:25.00%" in rows[2] and 'class="cxr-bar called"' in rows[2] and "20.00\xa0% called" in rows[2]
-    assert "Threshold" not in markup.score_bars(replace(reading, operating=None), SAY, str)
+    assert "Threshold" not in markup.score_bars(from_elsewhere(reading, operating=None), SAY, str)
 
 
 def test_the_highest_of_exclusive_classes_is_called_on_the_page_as_in_the_manifest(reading):
-    exclusive = replace(reading, activation="softmax", operating=None)
+    exclusive = from_elsewhere(reading, activation="softmax", operating=None)
     rows = markup.score_bars(exclusive, SAY, str).split("<tr")[2:]
     assert ["cxr-bar called" in row for row in rows] == [True, False, False] and "Mass" in rows[0]
     assert [finding["called"] for finding in exclusive.manifest()["findings"]] == [True, False, False]
@@ -106,7 +113,7 @@ def test_notes_tell_what_a_map_does_not(reading):
     assert "75.00" in markup.map_notes(reading, 1, Look(), SAY)[1]                           # below its own
     assert markup.map_notes(reading, 2, Look(), SAY)[1] == SAY("flat")
     assert "60%" in markup.map_notes(reading, 0, Look(boxes=0.6), SAY)[1]
-    assert markup.score_notes(replace(reading, activation="softmax"), SAY) == [SAY("score_note_exclusive")]
+    assert markup.score_notes(from_elsewhere(reading, activation="softmax"), SAY) == [SAY("score_note_exclusive")]
 
 
 def test_tables(reading):

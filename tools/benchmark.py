@@ -118,8 +118,10 @@ def pipeline(args):
     from chexnet.recipe import CheXNetRecipe
     from cxr.cam import CAM
     from cxr.data.transforms import TenCrop
-    from cxr.explain.pipeline import explain
+    from cxr.explain.explanation import Provenance
+    from cxr.explain.pipeline import Explainer
     from cxr.inference.predictor import EngineModel, Predictor, fast_engines, predict
+    from cxr.models.catalogue import Checkpoint
 
     recipe, model = CheXNetRecipe(), network("chexnet")
     predictors = {name: Predictor(model, engine, precision=precision)
@@ -128,10 +130,14 @@ def pipeline(args):
         args.images, args.scratch = args.images or phantoms(Path(scratch, "phantoms")), Path(scratch)
         paths = repeated(args)
         named = [(path, Path(f"{number}.png")) for number, path in enumerate(paths)]
-        ours = {f"tools/cam.py, {name}": partial(
-            explain, CAM(EngineModel(model, predictor), EngineModel.LAYER), model.activation, recipe.cam_preprocess,
-            CLASS_NAMES, named, Path(scratch, "cams"), batch_size=args.batch_size)
-            for name, predictor in predictors.items()}
+        provenance = Provenance(
+            checkpoint=Checkpoint(Path("drawn.pdparams"), recipe.name, CLASS_NAMES, ""), method="cam",
+            preprocess=recipe.cam_preprocess, activation=model.activation, layer=recipe.layer(model))
+        explainers = {name: Explainer(method=CAM(EngineModel(model, predictor), EngineModel.LAYER),
+                                      provenance=provenance, batch_size=args.batch_size)
+                      for name, predictor in predictors.items()}
+        ours = {f"tools/cam.py, {name}": partial(explainer.run, named, Path(scratch, "cams"))
+                for name, explainer in explainers.items()}
         yield f"{len(paths)} montages", raced(ours, args, "plain-montages"), len(paths)
 
         some = paths[:tenth(args)]

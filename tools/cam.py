@@ -74,10 +74,13 @@ def main(args) -> int:
     from cxr.data.dataset import XrayDataset
     from cxr.data.images import find_images
     from cxr.errors import InputError
-    from cxr.explain.pipeline import Exports, choose_classes, explain
+    from cxr.explain.explanation import Provenance
+    from cxr.explain.exports import Exports
+    from cxr.explain.pipeline import Explainer, choose_classes
     from cxr.explain.tables import faithfulness_table, older_files, score_table, write_scores
     from cxr.inference.predictor import EngineModel, Predictor, precision_cost
     from cxr.metrics.thresholds import read_operating
+    from cxr.models.catalogue import Checkpoint
     from cxr.models.restore import restore
     from cxr.utils import distributed
     from cxr.utils.files import sha256
@@ -96,11 +99,8 @@ def main(args) -> int:
         return 0
     if not args.images:
         raise InputError("name at least one image or folder.")
-    if args.dicom:
-        from cxr.data.dicom import require
-        require("--dicom")
-    elif args.keep_identity:
-        raise InputError("--keep_identity says what goes into DICOM files: add --dicom, or leave it away.")
+    exports = Exports(json=args.json, npz=args.npz, dicom=args.dicom, keep_identity=args.keep_identity)
+    exports.check()
     images = find_images(args.images)
     writable(args.save_dir)
     restored = restore(recipe, args.ckpt, recipe.cam_preprocess, recipe.arch_of(args))
@@ -120,17 +120,17 @@ def main(args) -> int:
                          f"--precision {args.precision}.")
     slow = {"scorecam": {"progress": True, "top_k": args.top_k}, "ablationcam": {"progress": True}}
     method = cam.METHODS[args.method](model, layer or last, **slow.get(args.method, {}))
-    about = {"model": {"recipe": recipe.name, "checkpoint": args.ckpt.name, "checkpoint_sha256": sha256(args.ckpt),
-                       "activation": restored.model.activation, "classes": list(restored.class_names),
-                       "preprocess": restored.preprocess.to_dict()},
-             "method": {"name": args.method, "layer": args.layer or last, "aug_smooth": args.aug_smooth,
-                        "eigen_smooth": args.eigen_smooth, "scale": args.scale, "precision": args.precision}}
-    done = explain(method, restored.model.activation, restored.preprocess, restored.class_names, images, args.save_dir,
-                   choose_classes(args.classes, restored.class_names), args.batch_size, args.num_workers,
-                   guided=cam.GuidedBackprop(restored.model) if args.guided else None,
-                   scale=args.scale, operating=operating,
-                   exports=Exports(args.json, args.npz, args.dicom, args.keep_identity, about),
-                   aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth)
+    provenance = Provenance(
+        checkpoint=Checkpoint(args.ckpt, recipe.name, restored.class_names, sha256(args.ckpt)),
+        preprocess=restored.preprocess, activation=restored.model.activation, method=args.method,
+        layer=args.layer or last, operating=operating, aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth,
+        scale=args.scale, precision=args.precision)
+    explainer = Explainer(
+        method=method, provenance=provenance, classes=choose_classes(args.classes, restored.class_names),
+        guided=cam.GuidedBackprop(restored.model) if args.guided else None,
+        exports=exports,
+        batch_size=args.batch_size, workers=args.num_workers)
+    done = explainer.run(images, args.save_dir)
     if distributed.rank() > 0:
         return 0
     if done.scores:

@@ -24,63 +24,56 @@ from __future__ import annotations
 
 import io
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 
 from cxr import __version__
 from cxr.cam.regions import draw_boxes
 from cxr.data.boxes import Box, Geometry, clip
-from cxr.metrics.thresholds import Operating, called
+from cxr.explain.explanation import Explanation
 
 BOX_THRESHOLD = 0.5
 
 
-@dataclass(frozen=True)
-class Subject:
-    """One image as the manifest tells of it: name, SHA-256 of its file, notes, and the way to the network's view."""
-    name: str
-    sha256: str
-    notes: Sequence[str]
-    geometry: Geometry
-
-
-def manifest(subject: Subject, about: Mapping, class_names: Sequence[str], activation: str, scores: np.ndarray,
-             maps: Mapping[int, np.ndarray], operating: Operating | None, files: Mapping[str, str],
-             box_threshold: float = BOX_THRESHOLD) -> dict:
+def manifest(explanation: Explanation, files: Mapping[str, str], box_threshold: float = BOX_THRESHOLD) -> dict:
     """The manifest of one image.
 
     Args:
-        about: `model` and `method`, as they are to stand there.
-        scores: (K,) probabilities.
-        maps: class index -> map (h, w) in [0, 1] of the view, for the classes that are shown.
+        explanation: the image, its scores, and the maps of the classes that are shown.
         files: role -> name of what was written beside it.
+        box_threshold: share of a map's peak from which on it belongs to a box.
+
+    Returns:
+        What `json_text` writes; thresholds that could not be fitted are nan here and null there.
     """
     import paddle
 
-    geometry = subject.geometry
-    limits, prevalence = (operating.thresholds, operating.prevalence) if operating else ({}, {})
-    decided = called(scores, class_names, activation, operating)
-    findings = []
-    for k in np.argsort(-scores, kind="stable"):
-        name = class_names[k]
-        boxes = None if k not in maps else [
-            {**_corners(clip(geometry.to_image(box), geometry.image)), "score": score}
-            for box, score in draw_boxes(maps[k], box_threshold)]
-        findings.append({"class": name, "score": float(scores[k]), "threshold": limits.get(name),
-                         "prevalence": prevalence.get(name), "called": decided[k], "boxes": boxes})
+    seen, geometry, operating = explanation.seen, explanation.geometry, explanation.operating
     return {
         "schema": "cxr-cam/1", "use": "research only, not for diagnosis",
-        "image": {"name": subject.name, "sha256": subject.sha256, "width": geometry.image[1],
-                  "height": geometry.image[0], "notes": list(subject.notes)},
-        "view": _corners(place(geometry)), **about,
+        "image": {"name": seen.name, "sha256": seen.sha256, "width": geometry.image[1], "height": geometry.image[0],
+                  "notes": list(seen.notes)},
+        "view": _corners(place(geometry)), **explanation.provenance.about(),
         "operating": operating and {"rule": operating.rule, "fitted_on": operating.fitted_on,
                                     "temperature": operating.temperature},
-        "findings": findings, "box_threshold": box_threshold, "files": dict(files),
+        "findings": _findings(explanation, box_threshold), "box_threshold": box_threshold, "files": dict(files),
         "versions": {"paddle-cxr": __version__, "paddle": paddle.__version__, "numpy": np.__version__,
                      "python": platform.python_version()},
     }
+
+
+def _findings(explanation: Explanation, box_threshold: float) -> list[dict]:
+    """Every class, the highest score first, with boxes where it has a map."""
+    geometry, operating, called = explanation.geometry, explanation.operating, explanation.called
+    thresholds, prevalence = (operating.thresholds, operating.prevalence) if operating else ({}, {})
+    whole = np.float32(255) if explanation.maps.dtype == np.uint8 else np.float32(1)
+    boxes = {int(k): [{**_corners(clip(geometry.to_image(box), geometry.image)), "score": score}
+                      for box, score in draw_boxes(heat / whole, box_threshold)]
+             for k, heat in zip(explanation.chosen, explanation.maps)}
+    return [{"class": name, "score": float(explanation.scores[k]), "threshold": thresholds.get(name),
+             "prevalence": prevalence.get(name), "called": called[k], "boxes": boxes.get(k)}
+            for k, name in ((int(k), explanation.class_names[k]) for k in explanation.order)]
 
 
 def place(geometry: Geometry) -> Box:
@@ -92,11 +85,12 @@ def _corners(box: Box) -> dict[str, float]:
     return {name: round(float(value), 2) for name, value in zip(("x", "y", "width", "height"), box)}
 
 
-def raw_maps(raw: np.ndarray, shown: Sequence[int], class_names: Sequence[str], scores: np.ndarray,
-             geometry: Geometry) -> bytes:
-    """The content of the `.npz` for maps (n, h, w) of the classes `shown`."""
+def raw_maps(explanation: Explanation) -> bytes:
+    """The content of the `.npz` for an explanation that has its raw maps."""
+    chosen, geometry = explanation.chosen.tolist(), explanation.geometry
     file = io.BytesIO()
-    np.savez_compressed(file, maps=raw.astype(np.float32), classes=np.array([class_names[k] for k in shown]),
-                        scores=scores[list(shown)].astype(np.float32), place=np.array(place(geometry), np.float64),
-                        image_size=np.array(geometry.image))
+    np.savez_compressed(file, maps=explanation.raw.astype(np.float32),
+                        classes=np.array([explanation.class_names[k] for k in chosen]),
+                        scores=explanation.scores[chosen].astype(np.float32),
+                        place=np.array(place(geometry), np.float64), image_size=np.array(geometry.image))
     return file.getvalue()

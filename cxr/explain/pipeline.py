@@ -1,31 +1,26 @@
-"""Heat maps for many images: read, predict, explain, draw and write, one batch after the other."""
+"""Heat maps for many images: read, explain and write, one batch after the other."""
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
 
 from cxr.cam.base import BaseCAM
-from cxr.cam.guided import GuidedBackprop, times, to_picture
-from cxr.cam.maths import rescale, upsample
-from cxr.data.boxes import Geometry
+from cxr.cam.guided import GuidedBackprop, times
 from cxr.data.images import image_notes, is_dicom, read_bytes, read_file
-from cxr.data.transforms import Preprocess
 from cxr.errors import InputError, naming
-from cxr.explain.manifest import Subject, manifest, raw_maps
-from cxr.explain.secondary_capture import origin, secondary_capture
+from cxr.explain.drawing import guided_picture, heat_picture
+from cxr.explain.explanation import Explanation, Provenance, Seen
+from cxr.explain.exports import Exports, guided_path, output_paths
+from cxr.explain.secondary_capture import origin
 from cxr.metrics.classification import scores_from_logits
-from cxr.metrics.thresholds import Operating, called, remark
 from cxr.utils.distributed import gather, share, world
-from cxr.utils.files import replacing, write_json
 from cxr.utils.parallel import default_workers, grouped, ordered_map
 from cxr.utils.progress import progress
-from cxr.visual.heatmaps import Evidence, cam_montage, caption, drawable_names, evidence_montage, montage
 from cxr.visual.image_files import save_picture
 
 
@@ -38,39 +33,149 @@ class Explained:
     failures: list[str] = field(default_factory=list)
     interrupted: bool = False
 
+    def keep_drawn(self) -> None:
+        """Forget the images that have no picture yet."""
+        self.scores = {name: row for name, row in self.scores.items() if name in self.pictures}
+        self.sources = {name: path for name, path in self.sources.items() if name in self.pictures}
+
 
 @dataclass(frozen=True)
-class Exports:
-    """What is written beside every picture for other systems.
+class _Input:
+    """An image as read: what is known of it, the network's input (3, H, W), and where its picture goes."""
+    seen: Seen
+    x: np.ndarray
+    picture: Path
 
-    json: `NAME.json`, the manifest of `cxr.explain.manifest`; `about` is its `model` and `method`.
-    npz: `NAME.npz`, the raw maps. dicom: `NAME.cam.dcm`, the picture as DICOM (`cxr.explain.secondary_capture`), of
-    nobody unless `keep_identity`, which holds for images that are DICOM themselves.
+
+class Explainer:
+    """Draws a CAM picture of every image: the part that the network saw, then one tile for each chosen class.
+
+        Explainer(method=cam, provenance=provenance).run(find_images(["images/"]), "output/cams")
+
+    `run` goes through the three stages for many images; `read`, `explain` and `write` can be called alone.
+
+    Args:
+        method: a CAM method on the model.
+        provenance: what the model needs to know and results say: classes, preprocessing, thresholds, scale.
+        classes: "all", "top" (the highest of each image), or indices.
+        guided: if given, a second picture `NAME.guided.png` shows its gradients times each map.
+        exports: what else is written; nothing by default.
+        batch_size: images at once.
+        workers: threads that read and write; by default one a core.
     """
-    json: bool = False
-    npz: bool = False
-    dicom: bool = False
-    keep_identity: bool = False
-    about: Mapping = field(default_factory=dict)
 
-    def paths(self, picture: Path) -> dict[str, Path]:
-        """Role -> file that goes beside a picture."""
-        wanted = {"manifest": (self.json, ".json"), "maps": (self.npz, ".npz"), "dicom": (self.dicom, ".cam.dcm")}
-        return {role: picture.with_suffix(suffix) for role, (asked, suffix) in wanted.items() if asked}
+    def __init__(self, *, method: BaseCAM, provenance: Provenance, classes: str | list[int] = "all",
+                 guided: GuidedBackprop | None = None, exports: Exports | None = None, batch_size: int = 8,
+                 workers: int | None = None):
+        self.method, self.provenance, self.classes, self.guided = method, provenance, classes, guided
+        self.exports, self.batch_size = exports or Exports(), batch_size
+        self.workers = default_workers() if workers is None else workers
 
+    def read(self, path: Path, name: Path) -> tuple[Seen, np.ndarray]:
+        """Decode an image and cut out what the network sees.
 
-@dataclass(frozen=True)
-class _Image:
-    """An image as read: its place in the list, what the network sees of it, and what the exports say about it."""
-    index: int
-    view: np.ndarray
-    inputs: np.ndarray
-    subject: Subject
-    origin: object = None
+        Args:
+            path: of the image.
+            name: what results call it.
+
+        Returns:
+            What is seen, and the network's input (3, H, W) float32.
+
+        Raises:
+            InputError: the image cannot be used; the sentence names `path`.
+        """
+        with naming(path):
+            data, preprocess = read_file(path), self.provenance.preprocess
+            image, notes = read_bytes(data, str(path)), image_notes(data, str(path))
+            if notes:
+                warnings.warn(" ".join(notes), stacklevel=2)
+            view = preprocess.view(image)
+            source = (origin(data if is_dicom(data) else None, self.exports.keep_identity) if self.exports.dicom
+                      else None)
+            seen = Seen(name=name.as_posix(), sha256=hashlib.sha256(data).hexdigest() if self.exports.json else "",
+                        shape=image.shape[:2], view=view, notes=notes, path=path, origin=source)
+            return seen, preprocess.to_input(view)
+
+    def explain(self, seen: Sequence[Seen], x: np.ndarray) -> list[Explanation]:
+        """Scores and maps of a batch, from its inputs (B, 3, H, W)."""
+        provenance = self.provenance
+        targets = {"all": "all", "top": None}[self.classes] if isinstance(self.classes, str) else (
+            [self.classes] * len(seen))
+        maps = self.method(x, targets=targets, aug_smooth=provenance.aug_smooth, eigen_smooth=provenance.eigen_smooth)
+        maps, raw = (some if some.ndim == 4 else some[:, None] for some in (maps, self.method.raw))
+        scores = scores_from_logits(self.method.scores.numpy()[:, None], provenance.activation)
+        chosen = chosen_classes(self.method, scores)
+        products = times(self.guided(x, chosen), maps) if self.guided else [None] * len(seen)
+        return [Explanation(seen=seen[k], provenance=provenance, scores=scores[k], chosen=chosen[k], maps=maps[k],
+                            raw=raw[k], products=products[k]) for k in range(len(seen))]
+
+    def write(self, explanation: Explanation, path: Path) -> None:
+        """Write the picture of an image to `path`, and beside it what was asked for."""
+        picture = heat_picture(explanation, keeps_sign=not self.method.relu)
+        save_picture(path, picture)
+        files = {"picture": path.name, **{role: file.name for role, file in self.exports.paths(path).items()}}
+        if explanation.products is not None:
+            save_picture(guided_path(path), guided_picture(explanation))
+            files["guided"] = guided_path(path).name
+        self.exports.write(explanation, picture, path, files, f"Class activation maps ({type(self.method).__name__})")
+
+    def run(self, images: Sequence[tuple[Path, Path]], save_dir: Path) -> Explained:
+        """Read, explain and write every image.
+
+        An image that cannot be read is skipped and its sentence kept in `.failures`; the others are still done. After
+        Ctrl-C the images drawn so far are returned, with `.interrupted` set. Several processes share the images, and
+        each returns what all did.
+
+        Args:
+            images: `(path, name)` pairs; `name` is where the picture goes below `save_dir`, as `.png`.
+            save_dir: the folder of the pictures.
+
+        Raises:
+            InputError: a picture would overwrite an image to be read.
+        """
+        done = Explained()
+        pictures = output_paths(images, Path(save_dir))
+        mine = [(*images[index], pictures[index]) for index in share(range(len(images)))]
+        with progress(None, total=len(mine), desc="cam") as bar:
+            def write(item: tuple[Explanation, Path]) -> None:
+                self.write(*item)
+                done.pictures[item[0].seen.name] = item[1]
+                bar.update()                       # here, since the results of `ordered_map` come late
+
+            try:
+                for _ in ordered_map(write, self._explanations(mine, done), self.workers, 2 * self.batch_size):
+                    pass
+            except KeyboardInterrupt:
+                done.interrupted = True
+                done.keep_drawn()
+        return done if world() == 1 else _merged(done, [name.as_posix() for _, name in images])
+
+    def _explanations(self, images: Iterable[tuple[Path, Path, Path]], done: Explained,
+                      ) -> Iterator[tuple[Explanation, Path]]:
+        """Each explanation with where its picture goes; scores, sources and failures are noted in `done`."""
+        inputs = _readable(ordered_map(self._read_or_say, images, self.workers, 2 * self.batch_size), done)
+        for batch in grouped(inputs, self.batch_size):
+            explanations = self.explain([item.seen for item in batch], np.stack([item.x for item in batch]))
+            for item, explanation in zip(batch, explanations):
+                name = item.seen.name
+                done.scores[name], done.sources[name] = explanation.scores, item.seen.path
+                yield explanation, item.picture
+
+    def _read_or_say(self, image: tuple[Path, Path, Path]) -> _Input | str:
+        """The image, or the sentence that says why it cannot be read."""
+        path, name, picture = image
+        try:
+            return _Input(*self.read(path, name), picture)
+        except InputError as error:
+            return str(error)
 
 
 def choose_classes(text: str, class_names: Sequence[str]) -> str | list[int]:
-    """`all`, `top`, or names separated by commas, to what `explain` takes. Raises `InputError` on unknown names."""
+    """`all`, `top`, or names separated by commas, to what `Explainer` takes.
+
+    Raises:
+        InputError: a name is not among the classes.
+    """
     if text in ("all", "top"):
         return text
     known = {name.lower(): index for index, name in enumerate(class_names)}
@@ -81,128 +186,9 @@ def choose_classes(text: str, class_names: Sequence[str]) -> str | list[int]:
     return chosen
 
 
-def output_paths(images: Sequence[tuple[Path, Path]], folder: Path) -> list[Path]:
-    """A path below `folder` for each `(path, name)` of `cxr.data.images.find_images`: `NAME.png` in place of its
-    suffix.
-
-    Images that differ in their suffix alone keep it (`a.png` and `a.jpg.png`), with a number where that is taken too.
-    Raises `InputError` where a picture would take the place of an image to be read.
-    """
-    paths, taken = [], set()
-    for _, name in images:
-        choices = chain([name.with_suffix(".png"), Path(f"{name}.png")],
-                        (Path(f"{name}.{number}.png") for number in count(2)))
-        paths.append(next(folder / choice for choice in choices if choice not in taken))
-        taken.add(paths[-1].relative_to(folder))
-    sources = {path.resolve() for path, _ in images}
-    for path in paths:
-        for written in (path, guided_path(path), *Exports(dicom=True).paths(path).values()):
-            if written.resolve() in sources:
-                raise InputError(f"the picture {written} would overwrite an image to be read: choose another "
-                                 "--save_dir.")
-    return paths
-
-
-def guided_path(path: Path) -> Path:
-    """Where the guided picture goes that belongs to the picture `path`."""
-    return path.with_suffix(".guided.png")
-
-
-def explain(method: BaseCAM, activation: str, preprocess: Preprocess, class_names: Sequence[str],
-            images: Sequence[tuple[Path, Path]], save_dir: Path, classes: str | list[int] = "all",
-            batch_size: int = 8, workers: int | None = None, guided: GuidedBackprop | None = None,
-            scale: str = "class", operating: Operating | None = None, exports: Exports | None = None,
-            **options) -> Explained:
-    """Draw a CAM picture of every image: the part that the network saw, then one tile for each chosen class.
-
-    Args:
-        method: a CAM method on the model.
-        activation: of the model, "sigmoid" or "softmax".
-        preprocess: what the model was trained with.
-        images: `(path, name)` pairs; `name` is where the picture goes below `save_dir`, as `.png`.
-        classes: "all", "top" (the highest of each image), or indices.
-        guided: if given, a second picture `NAME.guided.png` shows its gradients times each map.
-        scale: "class" stretches every map to the whole colour range, as published. "shared" puts all classes of an
-            image on one scale, the highest score first, and leaves those plain that `operating` does not call.
-        operating: thresholds and prevalence for those captions and the manifest.
-        exports: what else is written.
-        options: passed on to the method's call (`aug_smooth`, `eigen_smooth`).
-
-    An image that cannot be read is skipped and its sentence kept in `.failures`; the others are still done. After
-    Ctrl-C the images drawn so far are returned, with `.interrupted` set. Several processes share the images, and each
-    returns what all did.
-    """
-    workers, exports = default_workers() if workers is None else workers, exports or Exports()
-    done = Explained()
-    paths, names = output_paths(images, Path(save_dir)), drawable_names(class_names)
-
-    def read(index: int) -> _Image | str:
-        path, name = images[index]
-        try:
-            with naming(path):
-                data = read_file(path)
-                image, notes = read_bytes(data, str(path)), image_notes(data, str(path))
-                if notes:
-                    warnings.warn(" ".join(notes), stacklevel=2)
-                view = preprocess.view(image)
-                digest = hashlib.sha256(data).hexdigest() if exports.json else ""
-                subject = Subject(name.as_posix(), digest, notes, Geometry.of(preprocess, image.shape[:2]))
-                source = origin(data if is_dicom(data) else None, exports.keep_identity) if exports.dicom else None
-                return _Image(index, view, preprocess.to_input(view), subject, source)
-        except InputError as error:
-            return str(error)
-
-    def draw(item) -> None:
-        image, maps, raw, shown, scores, products = item
-        path, columns = paths[image.index], min(5, 1 + len(shown))
-        captions = [f"{names[k]}: {scores[k] * 100:.2f}%" for k in shown]
-        if scale == "shared":
-            evidence = np.maximum(raw, 0) if method.relu else raw
-            picture = _honest(image.view, evidence, shown, names, class_names, scores, activation, operating, columns)
-        else:
-            picture = cam_montage(image.view, maps, captions, columns)
-        save_picture(path, picture)
-        files = {"picture": path.name, **{role: file.name for role, file in exports.paths(path).items()}}
-        if products is not None:
-            tiles = [caption(to_picture(product), text) for product, text in zip(products, captions)]
-            save_picture(guided_path(path), montage([caption(image.view, "Original"), *tiles], columns))
-            files["guided"] = guided_path(path).name
-        for role, file in exports.paths(path).items():
-            if role == "manifest":
-                write_json(file, manifest(image.subject, exports.about, class_names, activation, scores,
-                                          dict(zip(shown.tolist(), maps)), operating, files))
-                continue
-            content = (raw_maps(raw, shown, class_names, scores, image.subject.geometry) if role == "maps" else
-                       secondary_capture(picture, f"Class activation maps ({type(method).__name__})", image.origin))
-            with replacing(file) as stream:
-                stream.write(content)
-        done.pictures[image.subject.name] = path
-        bar.update()
-
-    def explained() -> Iterator[tuple]:
-        for batch in grouped(_readable(ordered_map(read, indices, workers, 2 * batch_size), done), batch_size):
-            x = np.stack([image.inputs for image in batch])
-            targets = {"all": "all", "top": None}[classes] if isinstance(classes, str) else [classes] * len(batch)
-            maps = method(x, targets=targets, **options)
-            maps, raws = (one if one.ndim == 4 else one[:, None] for one in (maps, method.raw))
-            scores = scores_from_logits(method.scores.numpy()[:, None], activation)
-            chosen = chosen_classes(method, scores)
-            products = times(guided(x, chosen), maps) if guided else [None] * len(batch)
-            for image, *result in zip(batch, maps, raws, chosen, scores, products):
-                name = image.subject.name
-                done.scores[name], done.sources[name] = result[3], images[image.index][0]
-                yield image, *result
-
-    indices = share(range(len(images)))
-    with progress(None, total=len(indices), desc="cam") as bar:
-        try:
-            for _ in ordered_map(draw, explained(), workers, 2 * batch_size):
-                pass                               # `draw` moves the bar: results come in order, and late
-        except KeyboardInterrupt:
-            done.interrupted = True
-            done.scores = {name: row for name, row in done.scores.items() if name in done.pictures}
-            done.sources = {name: path for name, path in done.sources.items() if name in done.pictures}
-    return done if world() == 1 else _merged(done, [name.as_posix() for _, name in images])
+def chosen_classes(method: BaseCAM, scores: np.ndarray) -> np.ndarray:
+    """(B, n) classes of the last call; a method that asked for none (EigenCAM) is shown under the highest."""
+    return scores.argmax(axis=1)[:, None] if method.classes is None else method.classes
 
 
 def _merged(done: Explained, order: Sequence[str]) -> Explained:
@@ -216,30 +202,13 @@ def _merged(done: Explained, order: Sequence[str]) -> Explained:
         whole = {name: value for part in parts for name, value in part[field].items()}
         return {name: kind(whole[name]) for name in order if name in whole}
 
-    return Explained(in_order("scores", np.float32), in_order("pictures", Path), in_order("sources", Path),
-                     [sentence for part in parts for sentence in part["failures"]],
-                     any(part["interrupted"] for part in parts))
+    return Explained(scores=in_order("scores", np.float32), pictures=in_order("pictures", Path),
+                     sources=in_order("sources", Path),
+                     failures=[sentence for part in parts for sentence in part["failures"]],
+                     interrupted=any(part["interrupted"] for part in parts))
 
 
-def _honest(view: np.ndarray, evidence: np.ndarray, shown: np.ndarray, names: Sequence[str],
-            class_names: Sequence[str], scores: np.ndarray, activation: str, operating: Operating | None,
-            columns: int) -> np.ndarray:
-    """The picture of `scale="shared"`: unscaled maps (n, h, w) of one image on one scale, whatever else is in the
-    batch."""
-    maps = rescale(upsample(evidence[None], view.shape[:2])[0], shared=True)
-    decided = called(scores, class_names, activation, operating)
-    tiles = sorted(zip(shown.tolist(), maps), key=lambda tile: -scores[tile[0]])
-    return evidence_montage(view, [
-        Evidence(cam, f"{names[k]} {scores[k] * 100:.1f} %", remark(class_names[k], scores[k], operating), decided[k])
-        for k, cam in tiles], columns)
-
-
-def chosen_classes(method: BaseCAM, scores: np.ndarray) -> np.ndarray:
-    """(B, n) classes of the last call; a method that asked for none (EigenCAM) is shown under the highest."""
-    return scores.argmax(axis=1)[:, None] if method.classes is None else method.classes
-
-
-def _readable(items, done: Explained) -> Iterator:
+def _readable(items: Iterable[_Input | str], done: Explained) -> Iterator[_Input]:
     """The images that could be read; the sentences of the others are noted."""
     for item in items:
         if isinstance(item, str):

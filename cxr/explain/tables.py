@@ -13,7 +13,8 @@ from cxr.cam.faithfulness import evaluate, randomisation
 from cxr.cam.maths import rescale, upsample
 from cxr.data.images import read_image
 from cxr.data.transforms import Preprocess
-from cxr.explain.pipeline import Explained, chosen_classes, guided_path
+from cxr.explain.exports import guided_path
+from cxr.explain.pipeline import Explained, chosen_classes
 from cxr.metrics.thresholds import Operating, remark
 from cxr.utils.files import write_csv
 from cxr.utils.progress import progress

@@ -19,8 +19,8 @@ from cxr.data.images import image_notes
 from cxr.data.transforms import Preprocess
 from cxr.device import apply, chosen, use
 from cxr.errors import naming
-from cxr.explain.manifest import BOX_THRESHOLD, Subject, manifest
-from cxr.metrics.thresholds import Operating
+from cxr.explain.explanation import Explanation, Provenance, Seen
+from cxr.explain.manifest import BOX_THRESHOLD, manifest
 from cxr.models.catalogue import Catalogue, Checkpoint
 from cxr.models.recipe import Recipe
 from cxr.serving.job_queue import Desk
@@ -41,42 +41,31 @@ class Limits:
     models: int = 3
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a network sees of an image.
+class Reading(Explanation):
+    """An explanation of an upload with the map of every class, as (K, h, w) uint8, and what page and service ask of it.
 
-    name: as uploaded. sha256: of the file's content, hex. shape: (H, W) of the image. view: (h, w, 3) uint8, the
-    network's input as a picture. picture: the same part of the image with up to `PICTURE_SIDE` pixels a side. notes:
-    what the file says about itself that speaks against the use of a model (`cxr.data.images.image_notes`).
+    `seen.picture` has up to `PICTURE_SIDE` pixels a side.
     """
-    name: str
-    sha256: str
-    shape: tuple[int, int]
-    view: np.ndarray
-    picture: np.ndarray
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One image explained by one method.
-
-    scores: probabilities (K,). maps: (K, h, w) uint8, on the view. activation: "sigmoid" for findings that are scored
-    on their own, "softmax" for exclusive classes. operating: thresholds fitted to these weights, or None.
-    """
-    seen: Seen
-    checkpoint: Checkpoint
-    preprocess: Preprocess
-    method: str
-    layer: str
-    scores: np.ndarray
-    maps: np.ndarray
-    activation: str
-    operating: Operating | None = None
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.checkpoint.class_names
+    def checkpoint(self) -> Checkpoint:
+        """The weights."""
+        return self.provenance.checkpoint
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From the image to the view."""
+        return self.provenance.preprocess
+
+    @property
+    def method(self) -> str:
+        """Name of the CAM method in `cxr.cam.registry`."""
+        return self.provenance.method
+
+    @property
+    def layer(self) -> str:
+        """Dotted name of the target layer."""
+        return self.provenance.layer
 
     @property
     def exclusive(self) -> bool:
@@ -88,22 +77,9 @@ class Reading:
         """Class -> probability from which on it is called; empty where none were fitted."""
         return self.operating.thresholds if self.operating else {}
 
-    @property
-    def order(self) -> np.ndarray:
-        """Indices of the classes, the highest score first."""
-        return np.argsort(-self.scores, kind="stable")
-
     def manifest(self, box_threshold: float = BOX_THRESHOLD) -> dict:
         """What `tools/cam.py --json` writes of an image, with the boxes of every class (`cxr.explain.manifest`)."""
-        seen, checkpoint = self.seen, self.checkpoint
-        about = {"model": {"recipe": checkpoint.recipe, "checkpoint": checkpoint.path.name,
-                           "checkpoint_sha256": checkpoint.sha256, "activation": self.activation,
-                           "classes": list(self.class_names), "preprocess": self.preprocess.to_dict()},
-                 "method": {"name": self.method, "layer": self.layer, "aug_smooth": False, "eigen_smooth": False,
-                            "scale": "class", "precision": "float32"}}
-        subject = Subject(seen.name, seen.sha256, seen.notes, Geometry.of(self.preprocess, seen.shape))
-        return manifest(subject, about, self.class_names, self.activation, self.scores,
-                        dict(enumerate(self.maps / np.float32(255))), self.operating, {}, box_threshold)
+        return manifest(self, {}, box_threshold)
 
 
 def _dynamic() -> None:
@@ -150,13 +126,14 @@ class Service:
         left, top, width, height = Geometry.of(preprocess, image.shape[:2]).to_image((0, 0, *view.shape[1::-1]))
         rows, columns = (slice(max(0, round(start)), round(start + length))
                          for start, length in ((top, height), (left, width)))
-        return Seen(name, hashlib.sha256(data).hexdigest(), image.shape[:2], view,
-                    shrink(image[rows, columns], PICTURE_SIDE), tuple(image_notes(data, name)))
+        return Seen(name=name, sha256=hashlib.sha256(data).hexdigest(), shape=image.shape[:2], view=view,
+                    picture=shrink(image[rows, columns], PICTURE_SIDE), notes=tuple(image_notes(data, name)))
 
     def explain(self, checkpoint: Checkpoint, seen: Seen, method: str, layer: str | None = None) -> Reading:
         """Scores and maps of all classes; `layer` None is the last one. Raises `InputError`."""
         model = self.model(checkpoint)
         layer = layer or model.last
         scores, maps = model.explain(seen.view, method, layer)
-        return Reading(seen, checkpoint, model.preprocess, method, layer, scores, maps, model.activation,
-                       model.operating)
+        provenance = Provenance(checkpoint=checkpoint, preprocess=model.preprocess, activation=model.activation,
+                                method=method, layer=layer, operating=model.operating)
+        return Reading(seen=seen, provenance=provenance, scores=scores, chosen=np.arange(len(scores)), maps=maps)

@@ -11,7 +11,6 @@ import numpy as np
 
 from cxr.cam.regions import draw_boxes
 from cxr.data.boxes import scale_box
-from cxr.metrics.thresholds import called
 from cxr.serving.service import Reading
 from cxr.visual.heatmaps import blend, with_box
 from cxr.visual.image_files import encode, shrink
@@ -83,16 +82,15 @@ def score_bars(reading: Reading, say: Callable, naming: Naming, chosen: int | No
     """The scores as a table of bars, the highest first, each with its threshold where there is one."""
     rows = []
     with_thresholds = bool(reading.thresholds)
-    decided = called(reading.scores, reading.class_names, reading.activation, reading.operating)
     for k in reading.order:
         threshold = reading.thresholds.get(reading.class_names[k], math.nan)
         mark = "" if math.isnan(threshold) else f'<b style="left:{threshold * 100:.2f}%"></b>'
-        verdict = f" {escape(say('called'))}" if decided[k] else ""
+        verdict = f" {escape(say('called'))}" if reading.called[k] else ""
         last = "-" if math.isnan(threshold) else percent(threshold) + verdict
         rows.append(
             f'<tr{" class=chosen" if k == chosen else ""}>'
             f'<td>{escape(naming(reading.class_names[k]))}</td>'
-            f'<td><div class="cxr-bar{" called" if decided[k] else ""}">'
+            f'<td><div class="cxr-bar{" called" if reading.called[k] else ""}">'
             f'<i style="width:{reading.scores[k] * 100:.2f}%"></i>{mark}</div></td>'
             f'<td class="number">{percent(reading.scores[k])}</td>'
             + (f'<td class="number">{last}</td>' if with_thresholds else "") + "</tr>")
