@@ -12,8 +12,10 @@ from cxr.data.images import find_images, read_image
 from cxr.errors import InputError
 from cxr.explain.explanation import Provenance
 from cxr.explain.exports import Exports, output_paths
+from cxr.explain.network import choose_network, make_method
 from cxr.explain.pipeline import Explained, Explainer, choose_classes
-from cxr.explain.tables import older_files, score_table, write_scores
+from cxr.explain.tables import older_files, score_table, summary, write_scores
+from cxr.inference.predictor import EngineModel
 from cxr.metrics.thresholds import Operating, remark
 from cxr.models.catalogue import Checkpoint
 from cxr.models.restore import restore
@@ -28,11 +30,15 @@ def chexnet(seeded_checkpoint):
     return restored, CAM(restored.model, recipe.layer(restored.model))
 
 
-def run(chexnet, inputs, folder, classes="all", scale="class", operating=None, **options):
+def explainer(chexnet, classes="all", scale="class", operating=None, **options):
     restored, method = chexnet
     checkpoint = Checkpoint(Path("seeded.pdparams"), "chexnet", restored.class_names, "")
     provenance = Provenance(checkpoint, restored.preprocess, "sigmoid", "cam", "features", operating, scale=scale)
-    return Explainer(method=method, provenance=provenance, classes=classes, **options).run(find_images(inputs), folder)
+    return Explainer(method=method, provenance=provenance, classes=classes, **options)
+
+
+def run(chexnet, inputs, folder, *arguments, **options):
+    return explainer(chexnet, *arguments, **options).run(find_images(inputs), folder)
 
 
 def test_published_scores_and_maps_through_the_pipeline(chexnet, reference_dir, data_dir, tmp_path, monkeypatch):
@@ -56,6 +62,37 @@ def test_published_scores_and_maps_through_the_pipeline(chexnet, reference_dir, 
         picture = read_image(tmp_path / f"{name}.png")
         assert picture.shape == (672, 1120, 3)
         assert (np.abs(picture.astype(int) - expected.astype(int)) <= 2).mean() > 0.995
+
+
+def test_each_stage_alone(chexnet, tmp_path):
+    """What a notebook does with one image is what a run writes of it."""
+    picture = np.random.default_rng(5).integers(0, 255, (300, 280, 3), dtype=np.uint8)
+    save_picture(tmp_path / "in" / "x.png", picture)
+    done = run(chexnet, [tmp_path / "in"], tmp_path / "run", [3, 1], exports=Exports(json=True))
+    stages = explainer(chexnet, [3, 1], exports=Exports(json=True))
+    seen, x = stages.read(tmp_path / "in" / "x.png", Path("sub/x.png"))
+    assert seen.name == "sub/x.png" and seen.shape == (300, 280) and seen.path == tmp_path / "in" / "x.png"
+    explanation, = stages.explain([seen], x[None])
+    assert explanation.chosen.tolist() == [3, 1] and explanation.maps.shape == (2, 224, 224)
+    assert explanation.raw.shape == (2, 7, 7) and explanation.products is None
+    assert (explanation.scores == done.scores["x.png"]).all() and explanation.called == [None] * 14
+    stages.write(explanation, tmp_path / "alone" / "x.png")
+    assert (tmp_path / "alone" / "x.png").read_bytes() == done.pictures["x.png"].read_bytes()
+    whole, alone = (json.loads((tmp_path / folder / "x.json").read_text()) for folder in ("run", "alone"))
+    assert alone == {**whole, "image": {**whole["image"], "name": "sub/x.png"}}
+
+
+def test_the_engine_runs_what_it_can_and_names_the_layer_as_the_model_does(chexnet):
+    model, last = chexnet[0].model, CheXNetRecipe().layer(chexnet[0].model)
+    fast = choose_network(model, last)
+    assert fast.predictor is not None and fast.target == EngineModel.LAYER and fast.layer == last
+    for options in ({"engine": "dygraph"}, {"shuffles_weights": True}, {"layer": "densenet121.conv1_func"}):
+        plain = choose_network(model, last, **options)
+        assert plain.model is model and plain.predictor is None
+        assert plain.target == plain.layer == options.get("layer", last)
+        with pytest.raises(InputError, match="plain Paddle, which knows float32 alone"):
+            choose_network(model, last, precision="bfloat16", **options)
+    assert make_method("scorecam", fast, top_k=3).top_k == 3
 
 
 def test_odd_real_files_all_yield_a_picture(chexnet, data_dir, tmp_path):
@@ -236,4 +273,9 @@ def test_older_pictures_are_counted(tmp_path):
     for name in ("a.png", "a.guided.png", "b.png", "sub/c.png", "scores.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert older_files(tmp_path, Explained(pictures={"a.jpg": tmp_path / "a.png"})) == 2
+    done = Explained(pictures={"a.jpg": tmp_path / "a.png"})
+    assert older_files(tmp_path, done) == 2
+    assert summary(done, tmp_path) == (f"1 picture and scores.csv are in {tmp_path}.\n"
+                                       "2 older pictures lie there too: scores.csv says nothing about them.")
+    (tmp_path / "b.png").unlink()
+    assert summary(done, tmp_path).endswith("1 older picture lies there too: scores.csv says nothing about it.")

@@ -68,22 +68,11 @@ def arguments():
 
 
 def main(args) -> int:
-    import numpy as np
-
-    from cxr import cam
-    from cxr.data.dataset import XrayDataset
     from cxr.data.images import find_images
     from cxr.errors import InputError
-    from cxr.explain.explanation import Provenance
     from cxr.explain.exports import Exports
-    from cxr.explain.pipeline import Explainer, choose_classes
-    from cxr.explain.tables import faithfulness_table, older_files, score_table, write_scores
-    from cxr.inference.predictor import EngineModel, Predictor, precision_cost
-    from cxr.metrics.thresholds import read_operating
-    from cxr.models.catalogue import Checkpoint
-    from cxr.models.restore import restore
+    from cxr.explain.tables import faithfulness_table, score_table, summary, write_scores
     from cxr.utils import distributed
-    from cxr.utils.files import sha256
     from cxr.weights.download import fetch_published
 
     distributed.start()
@@ -91,66 +80,72 @@ def main(args) -> int:
     if args.download:
         fetch_published(args.ckpt, recipe.downloads)
     if args.list_layers:
-        # Of the checkpoint if there is one; the names do not need any weights.
-        model = (restore(recipe, args.ckpt, recipe.cam_preprocess, recipe.arch_of(args)).model if args.ckpt.exists()
-                 else recipe.build(len(recipe.class_names), **recipe.arch_of(args)))
-        for name, kind, shape in cam.list_layers(model, recipe.cam_preprocess.input_shape):
-            print(f"{name:52} {kind:20} {'not reached' if shape is None else list(shape)}")
-        return 0
+        return print_layers(args, recipe)
     if not args.images:
         raise InputError("name at least one image or folder.")
     exports = Exports(json=args.json, npz=args.npz, dicom=args.dicom, keep_identity=args.keep_identity)
     exports.check()
     images = find_images(args.images)
     writable(args.save_dir)
-    restored = restore(recipe, args.ckpt, recipe.cam_preprocess, recipe.arch_of(args))
-    operating = read_operating(args.ckpt)
-    model, layer, last = restored.model, args.layer, recipe.layer(restored.model)
-    # The randomisation check shuffles the model's weights, which an exported network would not notice.
-    if args.engine != "dygraph" and layer in (None, last) and not args.faithfulness:
-        predictor = Predictor(model, args.engine, precision=args.precision)
-        if args.precision != "float32":
-            unlabelled = XrayDataset("", [path for path, _ in images], np.zeros(len(images)), (), restored.preprocess)
-            print(precision_cost(predictor, model, unlabelled))
-        model, layer = EngineModel(model, predictor), EngineModel.LAYER
-    elif args.precision != "float32":
-        plain = ("--engine dygraph" if args.engine == "dygraph" else
-                 "--faithfulness" if args.faithfulness else f"--layer {args.layer}")
-        raise InputError(f"{plain} runs the network in plain Paddle, which knows float32 alone: leave it away, or "
-                         f"--precision {args.precision}.")
-    slow = {"scorecam": {"progress": True, "top_k": args.top_k}, "ablationcam": {"progress": True}}
-    method = cam.METHODS[args.method](model, layer or last, **slow.get(args.method, {}))
-    provenance = Provenance(
-        checkpoint=Checkpoint(args.ckpt, recipe.name, restored.class_names, sha256(args.ckpt)),
-        preprocess=restored.preprocess, activation=restored.model.activation, method=args.method,
-        layer=args.layer or last, operating=operating, aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth,
-        scale=args.scale, precision=args.precision)
-    explainer = Explainer(
-        method=method, provenance=provenance, classes=choose_classes(args.classes, restored.class_names),
-        guided=cam.GuidedBackprop(restored.model) if args.guided else None,
-        exports=exports,
-        batch_size=args.batch_size, workers=args.num_workers)
-    done = explainer.run(images, args.save_dir)
+    explainer = make_explainer(args, recipe, images, exports)
+    done, class_names = explainer.run(images, args.save_dir), explainer.provenance.checkpoint.class_names
     if distributed.rank() > 0:
         return 0
     if done.scores:
-        write_scores(args.save_dir / "scores.csv", done, restored.class_names)
-        print(score_table(done, restored.class_names, operating))
-        pictures = "1 picture" if len(done.pictures) == 1 else f"{len(done.pictures)} pictures"
-        print(f"{pictures} and scores.csv are in {args.save_dir}.")
-        if older := older_files(args.save_dir, done):
-            print(f"{older} older picture{' lies' if older == 1 else 's lie'} there too: scores.csv says nothing about "
-                  f"{'it' if older == 1 else 'them'}.")
+        write_scores(args.save_dir / "scores.csv", done, class_names)
+        print(score_table(done, class_names, explainer.provenance.operating))
+        print(summary(done, args.save_dir))
     if done.interrupted:
         print(f"interrupted after {len(done.pictures)} of {len(images)} images", file=sys.stderr)
         return 130
     if done.scores and args.faithfulness:
-        print(faithfulness_table(method, restored.model, restored.preprocess, list(done.sources.values()),
-                                 args.batch_size, aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth))
+        print(faithfulness_table(explainer, list(done.sources.values())))
     for sentence in done.failures:
         fail(sentence)
     if done.failures:
         return fail(f"{len(done.failures)} of {len(images)} images could not be done, see above.")
+    return 0
+
+
+def make_explainer(args, recipe, images, exports):
+    """The `Explainer` that the flags ask for; says what a precision costs."""
+    from cxr.cam import GuidedBackprop
+    from cxr.explain.explanation import Provenance
+    from cxr.explain.network import choose_network, cost_of_precision, make_method
+    from cxr.explain.pipeline import Explainer, choose_classes
+    from cxr.metrics.thresholds import read_operating
+    from cxr.models.catalogue import Checkpoint
+    from cxr.models.restore import restore
+    from cxr.utils.files import sha256
+
+    restored = restore(recipe, args.ckpt, recipe.cam_preprocess, recipe.arch_of(args))
+    operating = read_operating(args.ckpt)
+    network = choose_network(restored.model, recipe.layer(restored.model), layer=args.layer, engine=args.engine,
+                             precision=args.precision, shuffles_weights=args.faithfulness)
+    if args.precision != "float32":
+        print(cost_of_precision(network, restored, [path for path, _ in images]))
+    method = make_method(args.method, network, top_k=args.top_k)
+    provenance = Provenance(
+        checkpoint=Checkpoint(args.ckpt, recipe.name, restored.class_names, sha256(args.ckpt)),
+        preprocess=restored.preprocess, activation=restored.model.activation, operating=operating,
+        method=args.method, layer=network.layer, aug_smooth=args.aug_smooth, eigen_smooth=args.eigen_smooth,
+        scale=args.scale, precision=args.precision)
+    return Explainer(
+        method=method, provenance=provenance, classes=choose_classes(args.classes, restored.class_names),
+        guided=GuidedBackprop(restored.model) if args.guided else None, exports=exports,
+        batch_size=args.batch_size, workers=args.num_workers)
+
+
+def print_layers(args, recipe) -> int:
+    """The names for --layer, of the checkpoint if there is one: they do not need any weights."""
+    from cxr.cam import list_layers
+    from cxr.models.restore import restore
+
+    arch = recipe.arch_of(args)
+    model = (restore(recipe, args.ckpt, recipe.cam_preprocess, arch).model if args.ckpt.exists()
+             else recipe.build(len(recipe.class_names), **arch))
+    for name, kind, shape in list_layers(model, recipe.cam_preprocess.input_shape):
+        print(f"{name:52} {kind:20} {'not reached' if shape is None else list(shape)}")
     return 0
 
 

@@ -8,13 +8,11 @@ import numpy as np
 from paddle.nn.functional import softmax
 from prettytable import PrettyTable
 
-from cxr.cam.base import BaseCAM
 from cxr.cam.faithfulness import evaluate, randomisation
 from cxr.cam.maths import rescale, upsample
 from cxr.data.images import read_image
-from cxr.data.transforms import Preprocess
 from cxr.explain.exports import guided_path
-from cxr.explain.pipeline import Explained, chosen_classes
+from cxr.explain.pipeline import Explained, Explainer, chosen_classes
 from cxr.metrics.thresholds import Operating, remark
 from cxr.utils.files import write_csv
 from cxr.utils.progress import progress
@@ -27,6 +25,16 @@ def older_files(save_dir: Path, done: Explained) -> int:
     """How many pictures of earlier runs lie in the folder, which the new scores.csv says nothing about."""
     own = {path for picture in done.pictures.values() for path in (picture, guided_path(picture))}
     return sum(path not in own for path in Path(save_dir).rglob("*.png"))
+
+
+def summary(done: Explained, save_dir: Path) -> str:
+    """How many pictures were drawn and where they are, with a word on older ones in the same folder."""
+    pictures = "1 picture" if len(done.pictures) == 1 else f"{len(done.pictures)} pictures"
+    lines = [f"{pictures} and scores.csv are in {save_dir}."]
+    if older := older_files(save_dir, done):
+        lines.append(f"{older} older picture{' lies' if older == 1 else 's lie'} there too: scores.csv says nothing "
+                     f"about {'it' if older == 1 else 'them'}.")
+    return "\n".join(lines)
 
 
 def write_scores(path: Path, done: Explained, class_names: Sequence[str]) -> None:
@@ -64,14 +72,26 @@ def score_table(done: Explained, class_names: Sequence[str], operating: Operatin
     return table.get_string() + told + (f"\n... and {hidden} more images in scores.csv" if hidden > 0 else "")
 
 
-def faithfulness_table(method: BaseCAM, model, preprocess: Preprocess, paths: Sequence[Path], batch_size: int = 8,
-                       steps: int = 20, seed: int = 0, **options) -> str:
+def faithfulness_table(explainer: Explainer, paths: Sequence[Path], steps: int = 20, seed: int = 0) -> str:
     """Do the maps show what the model used? `cxr.cam.faithfulness` for the highest class of every image.
 
     Means over the images, beside those of random maps (7 x 7 noise, enlarged like a CAM), which is what a map
     must beat; then how much of the first batch's maps survives as the weights are shuffled, layer group after
-    layer group from the output on. `forward` returns probabilities for a "sigmoid" model.
+    layer group from the output on.
+
+    Args:
+        explainer: of the whole network in plain Paddle, whose weights are shuffled and put back; its `forward`
+            returns probabilities where the activation is "sigmoid".
+        paths: the images.
+        steps: of deletion and insertion.
+        seed: of the noise and the shuffling.
+
+    Returns:
+        The table, and how many images it is about.
     """
+    method, model, batch_size = explainer.method, explainer.method.model, explainer.batch_size
+    preprocess = explainer.provenance.preprocess
+    options = {"aug_smooth": explainer.provenance.aug_smooth, "eigen_smooth": explainer.provenance.eigen_smooth}
     probability = softmax if model.activation == "softmax" else None
     rng = np.random.default_rng(seed)
     sums = {name: np.zeros((len(_MEASURES), 0)) for name in ("method", "random")}
