@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from cxr.data.boxes import Geometry
 from cxr.data.transforms import Preprocess
 from cxr.metrics.thresholds import Operating, called
 from cxr.models.catalogue import Checkpoint
+
+if TYPE_CHECKING:                                    # an extra, which only the DICOM export needs
+    from pydicom.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Seen:
     picture: np.ndarray | None = None
     notes: Sequence[str] = ()
     path: Path | None = None
-    origin: Any = None
+    origin: Dataset | None = None
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import io
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxr import __version__
 from cxr.data import dicom
 from cxr.errors import InputError
+
+if TYPE_CHECKING:                                    # an extra, which only this export needs
+    from pydicom.dataset import Dataset
 
 DESCRIPTION = "CAM, research use only, not for diagnosis"
 
@@ -24,10 +28,18 @@ _SOURCE = ("SOPClassUID", "SOPInstanceUID")
 _HONESTY = ("BurnedInAnnotation", "LossyImageCompression")
 
 
-def origin(data: bytes | None, keep_identity: bool):
-    """What `secondary_capture` needs to know of the DICOM file that a picture is made from (None: it was none).
+def origin(data: bytes | None, keep_identity: bool) -> Dataset | None:
+    """What `secondary_capture` needs to know of the DICOM file that a picture is made from.
 
-    Raises `InputError` (without the file's name) where the identity is to be kept of a file that has none.
+    Args:
+        data: the file's content; None for an image that is not DICOM.
+        keep_identity: whether patient and study are to be copied.
+
+    Returns:
+        The elements to copy; None for an image that is not DICOM.
+
+    Raises:
+        InputError: the identity is to be kept of a file that has none (the sentence does not name the file).
     """
     names = _HONESTY + (_IDENTITY + _SOURCE if keep_identity else ())
     if data is None:
@@ -38,14 +50,18 @@ def origin(data: bytes | None, keep_identity: bool):
     return ds
 
 
-def secondary_capture(picture: np.ndarray, derivation: str, source=None) -> bytes:
-    """The bytes of a DICOM file (SC Image IOD, PS3.3 A.8.1) that shows (H, W, 3) uint8 RGB.
+def secondary_capture(picture: np.ndarray, derivation: str, source: Dataset | None = None) -> bytes:
+    """The bytes of a DICOM file (SC Image IOD, PS3.3 A.8.1) that shows a picture.
+
+    BurnedInAnnotation is NO only where the source says so of itself: nobody has looked at its pixels.
 
     Args:
+        picture: (H, W, 3) uint8 RGB.
         derivation: how it was made, a sentence.
         source: of `origin`.
 
-    BurnedInAnnotation is NO only where the source says so of itself: nobody has looked at its pixels.
+    Returns:
+        The content of the file.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid

@@ -36,8 +36,8 @@ def make_api(service: Service) -> FastAPI:
     @api.get("/models")
     def models() -> list[dict]:
         """The checkpoints that `checkpoint` of /predict may name, by their SHA-256; the first is the default."""
-        return [{"checkpoint": one.sha256, "recipe": one.recipe, "file": one.path.name, "classes": one.class_names}
-                for one in service.catalogue.scan()[0]]
+        return [{"checkpoint": weights.sha256, "recipe": weights.recipe, "file": weights.path.name,
+                 "classes": weights.class_names} for weights in service.catalogue.scan()[0]]
 
     @api.post("/predict", openapi_extra=_BODY, responses=_REFUSALS)
     async def predict(
@@ -61,9 +61,10 @@ def make_api(service: Service) -> FastAPI:
             except Busy as error:
                 raise _busy(str(error)) from None
 
-    def answer(data, name, checkpoint, method, layer, box_threshold) -> dict:
+    def answer(data: bytes, name: str, checkpoint: Optional[str], method: Optional[str],  # noqa: UP045
+               layer: Optional[str], box_threshold: float) -> dict:  # noqa: UP045
         usable, _ = service.catalogue.scan()
-        chosen = next((one for one in usable if checkpoint in (None, one.sha256)), None)
+        chosen = next((weights for weights in usable if checkpoint in (None, weights.sha256)), None)
         if chosen is None:
             raise InputError("there is no such checkpoint: GET /models lists those there are.")
         seen = service.read(chosen, data, name)

@@ -17,8 +17,17 @@ SLOW_CHANNELS = 64                                   # what ScoreCAM may try for
 class Loaded:
     """A checkpoint in memory: shared by all who use it, explaining one image at a time.
 
-    `layers`: names of the target layers with their output shapes (C, h, w), the last one (the default) first.
-    `operating`: thresholds fitted to these weights, or None (`cxr.metrics.thresholds`).
+    Args:
+        recipe: that the checkpoint belongs to.
+        checkpoint: the weights.
+        engine: of `cxr.inference.ENGINES`.
+
+    Attributes:
+        layers: names of the target layers with their output shapes (C, h, w), the last one (the default) first.
+        operating: thresholds fitted to these weights, or None (`cxr.metrics.thresholds`).
+
+    Raises:
+        InputError: the file cannot be used, or is no longer the one that was listed.
     """
 
     def __init__(self, recipe: Recipe, checkpoint: Checkpoint, engine: str = "auto"):
@@ -42,11 +51,19 @@ class Loaded:
         self._lock = threading.Lock()                # hooks on the model, and the engine's buffers
 
     def explain(self, view: np.ndarray, method: str, layer: str) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and maps of all classes for one view (h, w, 3) uint8.
+        """Scores and maps of all classes for one view.
 
-        Returns probabilities (K,) float and maps (K, h, w) uint8, 255 at the strongest place of each class. ScoreCAM
-        tries the `SLOW_CHANNELS` channels that vary most. Raises `InputError` for an unknown method or layer, for
-        one that gives no map, and for AblationCAM before the last layer, where it takes a forward a channel.
+        Args:
+            view: (h, w, 3) uint8.
+            method: of `cxr.cam.registry`; ScoreCAM tries the `SLOW_CHANNELS` channels that vary most.
+            layer: dotted name of the target layer.
+
+        Returns:
+            Probabilities (K,) float, and maps (K, h, w) uint8, 255 at the strongest place of each class.
+
+        Raises:
+            InputError: the method or layer does not exist, the layer gives no map, or it is AblationCAM before the
+                last layer, where it takes a forward for every channel.
         """
         from cxr.cam import METHODS
         from cxr.metrics.classification import scores_from_logits

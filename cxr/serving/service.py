@@ -33,7 +33,15 @@ PICTURE_SIDE = 768                                   # of what is shown, at most
 
 @dataclass(frozen=True)
 class Limits:
-    """max_bytes, max_pixels: of one image. computing: jobs at a time. waiting: jobs in the line. models: kept."""
+    """What one service takes on.
+
+    Attributes:
+        max_bytes: of one image file.
+        max_pixels: of one image.
+        computing: jobs at a time.
+        waiting: jobs in the line.
+        models: kept in memory.
+    """
     max_bytes: int = MAX_BYTES
     max_pixels: int = MAX_PIXELS
     computing: int = 2
@@ -95,7 +103,14 @@ class Service:
     `read` and `explain` compute in the calling thread; hand them to `desk` (`desk.submit(service.read, ...)`), which
     bounds how many run at once.
 
-    `device`: what is computed on, chosen by `cxr.device.use` before, with its notes for whoever looks at results.
+    Args:
+        recipes: by name, those that a checkpoint may belong to.
+        folders: searched for checkpoints.
+        limits: of images, jobs and models.
+        engine: of `cxr.inference.ENGINES`.
+
+    Attributes:
+        device: what is computed on, chosen by `cxr.device.use` before, with its notes for whoever looks at results.
     """
 
     def __init__(self, recipes: Mapping[str, Recipe], folders: Sequence[Path], limits: Limits | None = None,
@@ -108,7 +123,11 @@ class Service:
         self._lock = threading.Lock()
 
     def model(self, checkpoint: Checkpoint) -> Loaded:
-        """The model of a checkpoint, loaded once; the least recently used are let go. Raises `InputError`."""
+        """The model of a checkpoint, loaded once; the least recently used are let go.
+
+        Raises:
+            InputError: the checkpoint cannot be used.
+        """
         with self._lock:                             # whoever asks for a model being loaded waits for it
             if checkpoint not in self._models:
                 while len(self._models) >= self.limits.models:
@@ -118,7 +137,16 @@ class Service:
             return self._models[checkpoint]
 
     def read(self, checkpoint: Checkpoint, data: bytes, name: str) -> Seen:
-        """Decode an image file's content and cut out what the model sees. Raises `InputError` that names the file."""
+        """Decode an image file's content and cut out what the model sees.
+
+        Args:
+            checkpoint: of the model.
+            data: the file's content.
+            name: what results call the image.
+
+        Raises:
+            InputError: the image cannot be used; the sentence names it.
+        """
         image = read_upload(data, name, self.limits.max_pixels, self.limits.max_bytes)
         preprocess = self.model(checkpoint).preprocess
         with naming(name):
@@ -130,7 +158,17 @@ class Service:
                     picture=shrink(image[rows, columns], PICTURE_SIDE), notes=tuple(image_notes(data, name)))
 
     def explain(self, checkpoint: Checkpoint, seen: Seen, method: str, layer: str | None = None) -> Reading:
-        """Scores and maps of all classes; `layer` None is the last one. Raises `InputError`."""
+        """Scores and maps of all classes.
+
+        Args:
+            checkpoint: of the model.
+            seen: what `read` gave for this checkpoint.
+            method: of `cxr.cam.registry`.
+            layer: dotted name of the target layer; None is the last one.
+
+        Raises:
+            InputError: the method or layer cannot be used.
+        """
         model = self.model(checkpoint)
         layer = layer or model.last
         scores, maps = model.explain(seen.view, method, layer)
