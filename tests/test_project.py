@@ -82,16 +82,13 @@ def calls(path: Path):
 
 # The values of a record, and the words of a command line.
 OF_ANY_LENGTH = {"struct.pack", "pip"}
-# Files with calls that are still to be given keywords.
-TO_DO = {"cxr/explain/pipeline.py", "cxr/localisation/run.py", "cxr/serving/service.py", "tools/cam.py"}
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_call_passes_more_than_eight_arguments_by_position(room):
     for path in (ROOT / room).rglob("*.py"):
-        if path.relative_to(ROOT).as_posix() not in TO_DO:
-            long = [call for call in calls(path) if call[2] > 8 and call[1] not in OF_ANY_LENGTH]
-            assert not long, f"{path.relative_to(ROOT)}: {long}"
+        long = [call for call in calls(path) if call[2] > 8 and call[1] not in OF_ANY_LENGTH]
+        assert not long, f"{path.relative_to(ROOT)}: {long}"
 
 
 def takes_flags(function: ast.FunctionDef) -> bool:

@@ -212,3 +212,18 @@ def test_a_larger_step_limit_goes_on_as_if_never_stopped(tmp_path, capsys):
     assert [row["epoch"] for row in resumed.rows] == [row["epoch"] for row in history.rows] == [1, 2, 3]
     train(tmp_path / "run", tmp_path, resume=True)
     assert "is complete: it has trained for 3 epochs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("figure, said", [
+    ("accuracy", "the training accuracy in epoch 1 is 2.1082: that cannot be"),
+    ("loss", "the training loss in epoch 1 is -0.7442: that cannot be")])
+def test_figures_that_cannot_be_stop_a_training_and_leave_no_best_weights(tmp_path, monkeypatch, figure, said):
+    """What an H200 gave with a Paddle that holds no code for it, and what an earlier version reported with status 0."""
+    from cxr.training import step
+    real = step.hits, step.Loss.__call__
+    monkeypatch.setattr(step, "hits", lambda *given: real[0](*given) * 0 + (2.1082 if figure == "accuracy" else 1))
+    loss = -0.7442 if figure == "loss" else 1
+    monkeypatch.setattr(step.Loss, "__call__", lambda *given: real[1](*given) * 0 + loss)
+    with pytest.raises(InputError, match=said):
+        train(tmp_path / "run", tmp_path, epochs=2)
+    assert not (tmp_path / "run" / "best.pdparams").exists()
