@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import InputError
+from cxr.metrics.rates import decisions
 from cxr.metrics.thresholds import (
     Operating,
     choose_threshold,
@@ -111,3 +112,11 @@ def test_fit_of_findings_and_of_exclusive_classes():
     fitted = fit_operating(exclusive, np.array([0, 1, 1, 0]), ["a", "b"], "softmax", "youden", "val.txt")
     assert fitted.thresholds == {} and fitted.prevalence == {"a": .5, "b": .5} and fitted.temperature > 0
     assert "Threshold" not in operating_table(fitted, exclusive, np.array([0, 1, 1, 0]), ["a", "b"], "softmax")
+
+
+def test_one_rule_says_what_is_called():
+    """A score at its threshold is called, none without one; of exclusive classes the highest, the first of equals."""
+    scores = np.array([[0.5, 0.4999, 0.9], [0.1, 0.8, 0.8]])
+    assert decisions(scores, "sigmoid", [0.5, 0.5, np.nan]).tolist() == [[True, False, False], [False, True, False]]
+    assert decisions(scores, "softmax", np.nan).tolist() == [[False, False, True], [False, True, False]]
+    assert decisions(scores[:0], "softmax", 0.5).shape == (0, 3)

@@ -9,6 +9,7 @@ import numpy as np
 from cxr.evaluation.report import Section
 from cxr.metrics.bootstrap import Interval
 from cxr.metrics.classification import truth_of
+from cxr.metrics.rates import decisions
 
 MEAN = "Mean"
 
@@ -31,9 +32,7 @@ class Case:
 
     def called(self, thresholds: Sequence[float]) -> np.ndarray:
         """(N, K) bool: the highest score of exclusive classes, else the scores at or above their thresholds (K,)."""
-        if self.activation == "softmax":
-            return truth_of(self.scores.argmax(axis=1), len(self.class_names), self.activation)
-        return self.scores >= np.asarray(thresholds)
+        return decisions(self.scores, self.activation, thresholds)
 
 
 @dataclass(frozen=True)

@@ -166,14 +166,13 @@ def evaluate_scores(scores: np.ndarray, labels: np.ndarray, class_names: Sequenc
     """
     check_probabilities(scores, activation, "the probabilities")
     truth = truth_of(labels, len(class_names), activation)
+    called = rates.decisions(scores, activation, 0.5)
     if activation == "sigmoid":
-        called, confusion = scores >= 0.5, None
-        accuracy = float((truth == called).mean())
+        confusion, accuracy = None, float((truth == called).mean())
     else:
         from sklearn.metrics import confusion_matrix
 
         confusion = confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(len(class_names)))
-        called = truth_of(scores.argmax(axis=1), len(class_names), activation)
         accuracy = float(np.trace(confusion) / len(labels))
     columns = {"AUROC": auroc(scores, truth, class_names), **rates.rates_of(rates.count_outcomes(truth, called))}
     values = {"loss": loss, "accuracy": accuracy, "AUROC_avg": mean(columns["AUROC"])}

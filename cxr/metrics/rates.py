@@ -69,6 +69,22 @@ def on_console() -> list[Rate]:
     return [rate for rate in RATES if rate.heading is not None]
 
 
+def decisions(scores: np.ndarray, activation: str, thresholds: np.ndarray | float) -> np.ndarray:
+    """Which classes a system calls: the one rule for figures, manifest, pictures and page.
+
+    Args:
+        scores: (N, K) probabilities.
+        activation: "softmax" for exclusive classes, of which the highest is called; "sigmoid" for independent ones.
+        thresholds: of "sigmoid", (K,) or one for all; a score at its threshold is called, none at nan.
+
+    Returns:
+        (N, K) bool.
+    """
+    if activation == "softmax":
+        return np.arange(scores.shape[1]) == scores.argmax(axis=1)[:, None]
+    return scores >= np.asarray(thresholds)
+
+
 def count_outcomes(truth: np.ndarray, called: np.ndarray) -> np.ndarray:
     """Count true positives, false positives, false negatives and true negatives.
 

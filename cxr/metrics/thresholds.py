@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr.errors import InputError
+from cxr.metrics.rates import decisions
 from cxr.utils.files import sha256, write_json
 
 _REMEDY = "fit it again with `tools/eval.py MODEL --fit youden`, or remove it"
@@ -203,8 +204,8 @@ def called(scores: np.ndarray, class_names: Sequence[str], activation: str,
     Returns:
         K answers; None for a finding without a threshold.
     """
-    if activation == "softmax":
-        return [k == int(np.argmax(scores)) for k in range(len(scores))]
     known = operating.thresholds if operating else {}
-    limits = [known.get(name, math.nan) for name in class_names]
-    return [None if math.isnan(limit) else bool(score >= limit) for score, limit in zip(scores, limits)]
+    limits = np.array([known.get(name, math.nan) for name in class_names])
+    answers = decisions(np.asarray(scores)[None], activation, limits)[0].tolist()
+    return answers if activation == "softmax" else [None if unknown else answer
+                                                    for answer, unknown in zip(answers, np.isnan(limits))]
