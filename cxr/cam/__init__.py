@@ -8,7 +8,10 @@
 Start at `base.BaseCAM` for what a call does and at `methods` for the methods. The names load on first use, so that
 `registry` and `regions` can be had without Paddle. `METHODS` has the class of every method, by its name there.
 """
+from __future__ import annotations
+
 from importlib import import_module
+from typing import Any
 
 from cxr.cam.registry import REGISTRY
 
@@ -17,7 +20,7 @@ _HOME = {**{method.class_name: "methods" for method in REGISTRY.values()}, "Guid
 __all__ = [*_HOME, "METHODS"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name == "METHODS":
         methods = import_module("cxr.cam.methods")
         return {key: getattr(methods, method.class_name) for key, method in REGISTRY.items()}

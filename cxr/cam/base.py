@@ -4,20 +4,34 @@ A method is a subclass that turns a `Probe` into one signed map per layer and ta
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import paddle
+from paddle import nn
 
 from cxr.cam import maths
 from cxr.cam.layers import find_layers
 from cxr.cam.probe import Probe
 from cxr.cam.state import evaluating, frozen
-from cxr.cam.targets import Targets
+from cxr.cam.targets import TargetChoice, Targets
 from cxr.device import ensure
 from cxr.errors import InputError
 
 
-def as_images(x):
-    """Tensor or array (B, C, H, W) of floats -> a tensor outside any graph; raises InputError."""
+def as_images(x: paddle.Tensor | np.ndarray) -> paddle.Tensor:
+    """Check a batch of images and take it out of any graph.
+
+    Args:
+        x: floats (B, C, H, W), at least one image.
+
+    Returns:
+        The images as a tensor, detached.
+
+    Raises:
+        InputError: another shape, no floats, or values that are not finite.
+    """
     x = x.detach() if isinstance(x, paddle.Tensor) else paddle.to_tensor(np.asarray(x))
     if len(x.shape) != 4 or x.shape[0] == 0 or not x.is_floating_point():
         raise InputError(f"images must be floats (B, C, H, W), not {x.dtype} of shape {tuple(x.shape)}")
@@ -33,23 +47,34 @@ class BaseCAM:
             maps = cam(x)                       # (B, H, W) float32 in [0, 1], for each image's highest class
             maps = cam(x, targets="all")        # (B, K, H, W), from one forward pass of the backbone
 
-    model: any `paddle.nn.Layer`; what `features`/`head` methods on it gain is told in `cxr.cam.probe`.
-    target_layers: a layer, its dotted name, or a list of those, whose maps are averaged.
-    reshape_transform: what the layer returns -> (B, C, h, w), for transformers (`cxr.cam.transforms`).
-
     The model is touched during a call only: it runs in evaluation mode and gets back its modes, hooks and
-    flags; no parameter receives a gradient. Calls work under `no_grad`, and with frozen parameters.
+    flags; no parameter receives a gradient. Calls work under `no_grad`, and with frozen parameters. The attributes
+    below are of the last call; they are None before the first, and after `close`.
 
-    After a call: `raw`, the signed maps before ReLU and scaling, (B, h, w) or (B, K, h, w) at the layer's
-    resolution (several layers: a list of those, in order; `aug_smooth`: the mean over the views); `outputs`,
-    what `forward` returns for x; `scores`, what was explained; `classes`, (B, n), None for a callable.
+    Args:
+        model: any `paddle.nn.Layer`; `cxr.cam.probe` says what it gains from methods `features` and `head`.
+        target_layers: a layer, its dotted name, or a list of those, whose maps are averaged.
+        reshape_transform: turns what the layer returns into (B, C, h, w), for transformers (`cxr.cam.transforms`).
+        relu: whether negative evidence is dropped; None: as the method does by itself.
+
+    Attributes:
+        raw: the signed maps before ReLU and scaling, (B, h, w) or (B, K, h, w) at the layer's resolution; a list of
+            those, in order, for a list of several layers; with `aug_smooth` the mean over the views.
+        outputs: what `forward` returns for x.
+        scores: what was explained.
+        classes: (B, n) ints, None for a callable.
+
+    Raises:
+        InputError: a target layer is not in the model.
     """
 
     relu = True              # CAM as published keeps negative evidence; all others drop it
     stretch = True           # enlarging pulls the extremes in; scale once more afterwards, as the reference does
     differentiable = False   # whether the method asks for gradients
 
-    def __init__(self, model, target_layers, reshape_transform=None, *, relu=None):
+    def __init__(self, model: nn.Layer, target_layers: str | nn.Layer | Sequence[str | nn.Layer],
+                 reshape_transform: Callable[[paddle.Tensor], paddle.Tensor] | None = None, *,
+                 relu: bool | None = None):
         ensure()
         self.layers = find_layers(model, target_layers)
         self.several = isinstance(target_layers, (list, tuple)) and len(target_layers) > 1
@@ -59,28 +84,36 @@ class BaseCAM:
             self.relu = relu
         self.close()
 
-    def close(self):
-        """Lets go of the last call's results; the model needs nothing undone."""
+    def close(self) -> None:
+        """Let go of the last call's results; the model needs nothing undone."""
         self.raw = self.outputs = self.scores = self.classes = None
 
-    def __enter__(self):
+    def __enter__(self) -> BaseCAM:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         self.close()
 
-    def __call__(self, x, targets=None, aug_smooth=False, eigen_smooth=False, scale="class"):
-        """x (B, 3, H, W), as the model takes it -> maps, numpy float32 in [0, 1], at the size of x.
+    def __call__(self, x: paddle.Tensor | np.ndarray, targets: TargetChoice = None, aug_smooth: bool = False,
+                 eigen_smooth: bool = False, scale: str = "class") -> np.ndarray:
+        """Explain a batch of images.
 
-        targets: None, the highest class of each image; an int; B ints; B x n ints, giving (B, n, H, W);
-            "all", giving (B, K, H, W); a callable on the scores (N, K) that returns (N,).
-        aug_smooth: mean over six views: as it is and mirrored, each times 0.9, 1 and 1.1. The classes are
-            those of x itself (the reference lets each view choose its own highest class).
-        eigen_smooth: first principal component of the weighted activations instead of their sum.
-        scale: "class" stretches every map to [0, 1]; "shared" puts all maps of this call on one scale, so
-            that weak evidence looks weak. A flat map becomes zeros.
+        Args:
+            x: images (B, 3, H, W), as the model takes them.
+            targets: None, the highest class of each image; an int, the same class for all; B ints; B x n ints;
+                "all"; or a callable on the scores (N, K) that returns (N,).
+            aug_smooth: take the mean over six views: the image and its mirror image, each times 0.9, 1 and 1.1. The
+                classes are those of x itself (the reference lets each view choose its own highest class).
+            eigen_smooth: take the first principal component of the weighted activations instead of their sum.
+            scale: "class" stretches every map to [0, 1]; "shared" puts all maps of this call on one scale, so
+                that weak evidence looks weak. A flat map becomes zeros.
 
-        Raises InputError if a layer is not reached, returns no map, or has no influence on any of the scores.
+        Returns:
+            Maps (B, H, W) at the size of x, float32 in [0, 1]; (B, n, H, W) for B x n targets, (B, K, H, W) for "all".
+
+        Raises:
+            InputError: images, targets or scale do not fit; or a layer is not reached, returns no map, or has no
+                influence on any of the scores.
         """
         if scale not in ("class", "shared"):
             raise InputError(f'scale must be "class" or "shared", not {scale!r}')
@@ -104,14 +137,14 @@ class BaseCAM:
         self.outputs, self.scores, self.classes = _detached(outputs), _detached(scores), chosen.classes
         return drop_axis(maths.average(maps))
 
-    def _targets(self, targets, probe):
+    def _targets(self, targets: TargetChoice, probe: Probe) -> Targets:
         return Targets(targets, probe.scores)
 
-    def _saliency(self, probe, targets, eigen):
+    def _saliency(self, probe: Probe, targets: Targets, eigen: bool) -> list[np.ndarray]:
         """Per layer the signed maps (B, n, h, w), float32."""
         raise NotImplementedError
 
-    def _scaled(self, raw, size, shared):
+    def _scaled(self, raw: list[np.ndarray], size: Sequence[int], shared: bool) -> np.ndarray:
         """Signed maps per layer -> (B, n, H, W) in [0, 1]; each layer has an equal say."""
         for (name, _), layer in zip(self.layers, raw):
             if not np.isfinite(layer).all():
@@ -121,8 +154,15 @@ class BaseCAM:
         merged = maths.average(sized)
         return maths.rescale(merged, shared) if self.stretch else merged
 
-    def _check_influence(self, evidence):
-        """evidence: per layer an array of gradients or channel weights; all zero means no influence."""
+    def _check_influence(self, evidence: Sequence[Any]) -> None:
+        """Refuse a layer without influence.
+
+        Args:
+            evidence: per layer its gradients or channel weights, or whether any of them is not zero.
+
+        Raises:
+            InputError: all of a layer's evidence is zero.
+        """
         for (name, _), values in zip(self.layers, evidence):
             if not np.any(values):
                 raise InputError(f"layer {name!r} has no influence on the scores asked for; choose another "
@@ -133,7 +173,7 @@ class BaseCAM:
 VIEWS = [(mirrored, factor) for mirrored in (False, True) for factor in (1.0, 0.9, 1.1)]
 
 
-def _detached(value):
+def _detached(value: Any) -> Any:
     if isinstance(value, paddle.Tensor):
         return value.detach()
     return type(value)(_detached(v) for v in value) if type(value) in (list, tuple) else value

@@ -2,7 +2,9 @@
 positive gradients, and its product with a class activation map."""
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import paddle
@@ -11,7 +13,7 @@ from paddle import _C_ops, _legacy_C_ops, nn
 from cxr.cam.base import as_images
 from cxr.cam.probe import scores_from_images, to_numpy
 from cxr.cam.state import evaluating, frozen, hooked
-from cxr.cam.targets import Targets
+from cxr.cam.targets import TargetChoice, Targets
 from cxr.errors import InputError
 
 
@@ -22,30 +24,48 @@ class GuidedBackprop:
             gradients = guided(x)                           # (B, H, W, 3) float32, for the highest class
         picture = to_picture(times(gradients, maps)[0])     # the "guided CAM" of one image
 
-    Catches every ReLU that dygraph runs, whatever wrote it: `nn.ReLU`, `F.relu`, `BatchNorm(act='relu')`. It
-    does so where they meet, in Paddle's own `relu` operators, which are exchanged for the time of the call
+    Catches every ReLU that dygraph runs, however it was written: `nn.ReLU`, `F.relu`, `BatchNorm(act='relu')`.
+    It does so where they meet, in Paddle's own `relu` operators, which are exchanged for the time of the call
     (so no other thread should be using Paddle). A ReLU inside a larger compiled operator or a `to_static`
     function cannot be caught; if it belongs to a layer that says it has a ReLU, or if no ReLU at all is met,
     the call raises InputError rather than return plain gradients. Other activations (GELU, swish) keep their
     ordinary gradient. Leaves nothing changed, as the CAMs do.
+
+    Args:
+        model: any `paddle.nn.Layer`.
+
+    Attributes:
+        scores: what the last call explained; None before it and after the `with` block.
+
+    Raises:
+        InputError: the model is no layer.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Layer):
         if not isinstance(model, nn.Layer):
             raise InputError(f"the model must be a paddle.nn.Layer, not {type(model).__name__}")
         self.model = model
         self.scores = None
 
-    def __enter__(self):
+    def __enter__(self) -> GuidedBackprop:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         self.scores = None
 
-    def __call__(self, x, targets=None):
-        """x (B, C, H, W) -> (B, H, W, C); (B, n, H, W, C) for "all" or B x n targets (see `BaseCAM`).
+    def __call__(self, x: paddle.Tensor | np.ndarray, targets: TargetChoice = None) -> np.ndarray:
+        """Guided gradients of a batch of images; channels come last, as in a picture.
 
-        Channels come last, as in a picture. `scores` afterwards are what was explained.
+        Args:
+            x: images (B, C, H, W).
+            targets: as for `BaseCAM`.
+
+        Returns:
+            (B, H, W, C) float32; (B, n, H, W, C) for "all" or B x n targets.
+
+        Raises:
+            InputError: images or targets do not fit, the score does not depend on the image in a differentiable way,
+                or a ReLU cannot be reached.
         """
         x = as_images(x)
         x.stop_gradient = False
@@ -64,28 +84,33 @@ class GuidedBackprop:
         return np.stack(gradients, 1) if chosen.many else gradients[0]
 
 
-def times(gradients, maps):
-    """Guided gradients (..., H, W, C) by maps (..., H, W): sharp as the one, selective as the other."""
+def times(gradients: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Guided gradients (..., H, W, C) times maps (..., H, W): as sharp as the gradients, as selective as the maps."""
     return gradients * maps[..., None]
 
 
-def to_picture(gradients):
-    """(H, W, C) -> uint8: zero mean shown as grey, one standard deviation as a tenth of the range."""
+def to_picture(gradients: np.ndarray) -> np.ndarray:
+    """(H, W, C) to uint8: the mean is shown as grey, one standard deviation as a tenth of the range."""
     standard = (gradients - gradients.mean()) / (gradients.std() + 1e-5)
     return np.uint8(255 * np.clip(0.5 + 0.1 * standard, 0, 1))
 
 
 @contextmanager
-def guided_relus(model):
+def guided_relus(model: nn.Layer) -> Iterator[None]:
     """Inside, the gradient that arrives at the output of any ReLU is rectified before it goes on.
 
-    The operator's own backward then masks it by the input, so that both must be positive. On leaving, raises
-    InputError if a layer of the model has a ReLU that was not met.
+    The operator's own backward then masks it by the input, so that both must be positive.
+
+    Args:
+        model: the one that runs inside.
+
+    Raises:
+        InputError: on leaving, if no ReLU was met, or one that a layer of the model has was not.
     """
     met = 0
 
-    def guide(operator):
-        def relu(x, *arguments, **options):
+    def guide(operator: Callable) -> Callable:
+        def relu(x: paddle.Tensor, *arguments: Any, **options: Any) -> paddle.Tensor:
             nonlocal met
             met += 1
             y = operator(x, *arguments, **options)
@@ -97,10 +122,10 @@ def guided_relus(model):
     rectify = _C_ops.relu
     missed, before = [], {}
 
-    def enter(layer, inputs):
+    def enter(layer: nn.Layer, inputs: tuple) -> None:
         before[id(layer)] = met
 
-    def leave(layer, inputs, output):
+    def leave(layer: nn.Layer, inputs: tuple, output: Any) -> None:
         if met == before[id(layer)]:
             missed.append(type(layer).__name__)
 

@@ -1,4 +1,4 @@
-"""Noisy linear imputation (Rong et al., ICML 2022): removed pixels that do not tell where they were removed.
+"""Noisy linear imputation (Rong et al., ICML 2022): fills removed pixels so that nothing shows where they were.
 
 Every removed pixel becomes the mean of its eight neighbours, direct ones counting twice, all solved at once,
 plus a little noise. A grey patch is itself a shape the network can read; this filling is not.
@@ -8,10 +8,17 @@ from __future__ import annotations
 import numpy as np
 
 
-def impute(images, removed, noise=0.01, seed=0):
-    """images (B, C, H, W), removed (B, H, W) bool -> images with the removed pixels filled, float32.
+def impute(images: np.ndarray, removed: np.ndarray, noise: float = 0.01, seed: int = 0) -> np.ndarray:
+    """Fill the removed pixels of images.
 
-    noise: standard deviation, in units of the images, added to filled pixels only.
+    Args:
+        images: (B, C, H, W).
+        removed: (B, H, W) bool.
+        noise: standard deviation of what is added to filled pixels only, in units of the images.
+        seed: of the noise.
+
+    Returns:
+        The images with the removed pixels filled, float32.
     """
     removed = np.broadcast_to(removed[:, None], images.shape)
     filled = _fill(images.astype(np.float32), removed)
@@ -19,7 +26,7 @@ def impute(images, removed, noise=0.01, seed=0):
     return np.where(removed, filled + rough, images).astype(np.float32)
 
 
-def _fill(images, removed, tolerance=1e-4):
+def _fill(images: np.ndarray, removed: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
     """Conjugate gradients on (sum of weights) v - (weighted sum of neighbours) = 0, at removed pixels only.
 
     Smooth parts would take as many steps as a hole is wide, so they are first filled at half the resolution.
@@ -49,8 +56,8 @@ def _fill(images, removed, tolerance=1e-4):
     return v
 
 
-def _halve(images, removed):
-    """Blocks of 2 x 2: the mean of what is kept, removed where nothing is."""
+def _halve(images: np.ndarray, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images and removed pixels in blocks of 2 x 2: the mean of what is kept, removed where nothing is kept."""
     odd = ((0, 0), (0, 0), (0, images.shape[2] % 2), (0, images.shape[3] % 2))
     kept = np.pad(~removed, odd).astype(np.float32)
     total, count = (sum(a[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1))
@@ -58,13 +65,13 @@ def _halve(images, removed):
     return total / np.maximum(count, 1), count == 0
 
 
-def _neighbours(v):
-    """Sum over the eight neighbours inside the image, weighed 1/6 (direct) and 1/12 (diagonal)."""
+def _neighbours(v: np.ndarray) -> np.ndarray:
+    """Sum over the eight neighbours inside the image, weighted by 1/6 (direct) and 1/12 (diagonal)."""
     rows = np.pad(v, ((0, 0), (0, 0), (1, 1), (0, 0)))
     rows = rows[:, :, :-2] + 2 * v + rows[:, :, 2:]
     both = np.pad(rows, ((0, 0), (0, 0), (0, 0), (1, 1)))
     return (both[..., :-2] + 2 * rows + both[..., 2:] - 4 * v) / 12
 
 
-def _dot(a, b):
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum((2, 3), keepdims=True)

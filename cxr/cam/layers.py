@@ -1,7 +1,9 @@
 """Target layers: by name or by object, and the list a person chooses from."""
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -10,11 +12,19 @@ from cxr.cam.state import evaluating, hooked
 from cxr.errors import InputError
 
 
-def find_layers(model, targets):
-    """One target layer or several -> list of (name, layer), in the order given.
+def find_layers(model: nn.Layer, targets: str | nn.Layer | Sequence[str | nn.Layer]) -> list[tuple[str, nn.Layer]]:
+    """Find one target layer or several in a model.
 
-    A target is a dotted name as `model.named_sublayers()` gives it ("block.15", "densenet121.batch_norm")
-    or the layer object itself. Raises InputError, with close names, for what is not in the model.
+    Args:
+        model: any `paddle.nn.Layer`.
+        targets: a dotted name as `model.named_sublayers()` gives it ("block.15", "densenet121.batch_norm"), the
+            layer object itself, or a list of those.
+
+    Returns:
+        (name, layer) of each target, in the order given.
+
+    Raises:
+        InputError: a target is not in the model (the sentence has close names), or there is none.
     """
     if not isinstance(model, nn.Layer):
         raise InputError(f"the model must be a paddle.nn.Layer, not {type(model).__name__}")
@@ -24,7 +34,7 @@ def find_layers(model, targets):
     return [_find(model, target) for target in (targets if several else [targets])]
 
 
-def _find(model, target):
+def _find(model: nn.Layer, target: str | nn.Layer) -> tuple[str, nn.Layer]:
     layers = dict(model.named_sublayers())
     if isinstance(target, nn.Layer):
         for name, layer in layers.items():
@@ -40,17 +50,22 @@ def _find(model, target):
     raise InputError(f"{type(model).__name__} has no layer {target!r}; close names: {', '.join(close)}")
 
 
-def list_layers(model, input_shape):
-    """One forward of zeros -> [(name, type, output shape)] for every sublayer, in the model's order.
+def list_layers(model: nn.Layer, input_shape: Sequence[int]) -> list[tuple[str, str, tuple[int, ...] | None]]:
+    """List every sublayer with the shape of its output, by one forward pass of zeros.
 
-    input_shape: (3, H, W) or (B, 3, H, W). The shape is that of the layer's last call; it is None for a
-    layer that forward does not reach or that returns no single tensor, and such a layer is no target.
+    Args:
+        model: any `paddle.nn.Layer`.
+        input_shape: (3, H, W) or (B, 3, H, W).
+
+    Returns:
+        (name, type, output shape) of each, in the model's order. The shape is that of the layer's last call; it is
+        None for a layer that forward does not reach or that returns no single tensor: such a layer is no target.
     """
     layers = list(model.named_sublayers())
     shapes = {}
 
-    def keep(name):
-        def hook(layer, inputs, output):
+    def keep(name: str) -> Callable:
+        def hook(layer: nn.Layer, inputs: tuple, output: Any) -> None:
             shapes[name] = tuple(output.shape) if isinstance(output, paddle.Tensor) else None
         return hook
 

@@ -30,13 +30,13 @@ def combine(activations: np.ndarray, weights: np.ndarray, eigen: bool = False) -
 
 
 def gradcam(activations: np.ndarray, gradients: np.ndarray, eigen: bool = False) -> np.ndarray:
-    """Selvaraju et al. 2017: a channel weighs its mean gradient."""
+    """Selvaraju et al. 2017: a channel's weight is its mean gradient."""
     return combine(activations, gradients.mean((2, 3), keepdims=True), eigen)
 
 
 def gradcam_plus_plus(activations: np.ndarray, gradients: np.ndarray, eigen: bool = False,
                       eps: float = 1e-6) -> np.ndarray:
-    """Chattopadhay et al. 2018, eq. 19: positive gradients, weighed by g^2 / (2 g^2 + sum(A) g^3 + eps)."""
+    """Chattopadhay et al. 2018, eq. 19: positive gradients, weighted by g^2 / (2 g^2 + sum(A) g^3 + eps)."""
     squared = gradients ** 2
     denominator = 2 * squared + activations.sum((2, 3), keepdims=True) * squared * gradients + eps
     alpha = np.divide(squared, denominator, out=np.zeros_like(denominator), where=denominator != 0)
@@ -44,7 +44,7 @@ def gradcam_plus_plus(activations: np.ndarray, gradients: np.ndarray, eigen: boo
 
 
 def xgradcam(activations: np.ndarray, gradients: np.ndarray, eigen: bool = False, eps: float = 1e-7) -> np.ndarray:
-    """Fu et al. 2020: a channel weighs the mean of its gradient, weighted by its activation."""
+    """Fu et al. 2020: a channel's weight is the mean of its gradient, weighted by its activation."""
     total = activations.sum((2, 3), keepdims=True) + eps
     weights = np.divide((gradients * activations).sum((2, 3), keepdims=True), total,
                         out=np.zeros_like(total), where=total != 0)
@@ -52,7 +52,7 @@ def xgradcam(activations: np.ndarray, gradients: np.ndarray, eigen: bool = False
 
 
 def layercam(activations: np.ndarray, gradients: np.ndarray, eigen: bool = False) -> np.ndarray:
-    """Jiang et al. 2021: every position weighs its positive gradient."""
+    """Jiang et al. 2021: every position's weight is its positive gradient."""
     return combine(activations, np.maximum(gradients, 0), eigen)
 
 
@@ -155,7 +155,7 @@ def upsample(maps: np.ndarray, size: Sequence[int], align_corners: bool = False)
 
 
 def _interpolation(old: int, new: int, align_corners: bool) -> np.ndarray:
-    """(new, old): how much each of `old` values counts for each of `new` ones."""
+    """(new, old): how much each of the `old` values counts for each of the `new` ones."""
     if align_corners:
         places = np.linspace(0, old - 1, new)
     else:

@@ -1,15 +1,17 @@
 """The nine methods. Each is what it does with a `Probe`; the mathematics are in `maths`."""
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import paddle
 
 from cxr.cam import maths
 from cxr.cam.base import BaseCAM
-from cxr.cam.probe import to_numpy
-from cxr.cam.targets import Targets
+from cxr.cam.probe import Probe, to_numpy
+from cxr.cam.targets import TargetChoice, Targets
 from cxr.errors import InputError
 from cxr.utils.progress import progress
 
@@ -18,9 +20,9 @@ class _GradientCAM(BaseCAM):
     """Methods that are a function (activations, gradients, eigen) -> map."""
 
     differentiable = True
-    formula = None
+    formula: Callable[[np.ndarray, np.ndarray, bool], np.ndarray]
 
-    def _saliency(self, probe, targets, eigen):
+    def _saliency(self, probe: Probe, targets: Targets, eigen: bool) -> list[np.ndarray]:
         maps = []
         influence = np.zeros(len(self.layers), bool)
         for gradients in _gradients(probe, targets):
@@ -30,7 +32,7 @@ class _GradientCAM(BaseCAM):
         return [np.stack(layer, 1) for layer in zip(*maps)]
 
 
-def _gradients(probe, targets):
+def _gradients(probe: Probe, targets: Targets) -> Iterator[list[np.ndarray]]:
     """Target after target, the gradients per layer: by closed form where there is one, else backwards."""
     linear = [probe.linear_weights(i) for i in range(len(probe.maps))]
     closed = targets.classes is not None and all(weights is not None for weights in linear)
@@ -46,7 +48,7 @@ def _gradients(probe, targets):
 
 
 class GradCAM(_GradientCAM):
-    """Selvaraju et al., ICCV 2017: channels weighed by their mean gradient."""
+    """Selvaraju et al., ICCV 2017: channels weighted by their mean gradient."""
 
     formula = staticmethod(maths.gradcam)
 
@@ -54,24 +56,27 @@ class GradCAM(_GradientCAM):
 class GradCAMPlusPlus(_GradientCAM):
     """Chattopadhay et al., WACV 2018.
 
-    eps: keeps eq. 19 from 0 / 0; 1e-6 as in the reference. Gradients behind a mean over h x w positions are
-    of the order of 1 / (h w), and where their squares fall to 1e-6 it is eps that shapes the map; `eps=0`
-    gives the equation itself (0 / 0 is taken as 0).
+    Args:
+        *args: as for `BaseCAM`.
+        eps: keeps eq. 19 from 0 / 0; 1e-6 as in the reference. Gradients behind a mean over h x w positions are of
+            the order of 1 / (h w), and where their squares fall to 1e-6 it is eps that shapes the map; `eps=0` gives
+            the equation itself (0 / 0 is taken as 0).
+        **options: as for `BaseCAM`.
     """
 
-    def __init__(self, *args, eps=1e-6, **options):
+    def __init__(self, *args: Any, eps: float = 1e-6, **options: Any):
         super().__init__(*args, **options)
         self.formula = partial(maths.gradcam_plus_plus, eps=eps)
 
 
 class XGradCAM(_GradientCAM):
-    """Fu et al., BMVC 2020: the mean gradient under the channel's own activation."""
+    """Fu et al., BMVC 2020: a channel's weight is the mean of its gradient, weighted by its activation."""
 
     formula = staticmethod(maths.xgradcam)
 
 
 class LayerCAM(_GradientCAM):
-    """Jiang et al., TIP 2021: every position weighs its own positive gradient; good for shallow layers."""
+    """Jiang et al., TIP 2021: every position weighted by its positive gradient; good for shallow layers."""
 
     formula = staticmethod(maths.layercam)
 
@@ -88,11 +93,11 @@ class EigenCAM(BaseCAM):
     Its sign agrees with the mean activation (`maths.first_component`); the reference leaves it to chance.
     """
 
-    def _targets(self, targets, probe):
+    def _targets(self, targets: TargetChoice, probe: Probe) -> Targets:
         # No class is needed, so a model that gives none (a detector) is welcome.
         return Targets(lambda scores: scores, None) if targets is None else super()._targets(targets, probe)
 
-    def _saliency(self, probe, targets, eigen):
+    def _saliency(self, probe: Probe, targets: Targets, eigen: bool) -> list[np.ndarray]:
         maps = [maths.eigencam(activations) for activations in probe.maps]
         return [np.repeat(map_[:, None], targets.n, 1) for map_ in maps]
 
@@ -100,33 +105,37 @@ class EigenCAM(BaseCAM):
 class _WeightCAM(BaseCAM):
     """Methods that weigh whole channels without a gradient."""
 
-    def _saliency(self, probe, targets, eigen):
+    def _saliency(self, probe: Probe, targets: Targets, eigen: bool) -> list[np.ndarray]:
         weights = [self._weights(probe, i, targets) for i in range(len(self.layers))]
         self._check_influence(weights)
         return [np.stack([maths.combine(a, w[:, j, :, None, None], eigen) for j in range(targets.n)], 1)
                 for a, w in zip(probe.maps, weights)]
 
-    def _weights(self, probe, i, targets):
+    def _weights(self, probe: Probe, i: int, targets: Targets) -> np.ndarray:
         """(B, n, C) channel weights of layer i."""
         raise NotImplementedError
 
 
 class CAM(_WeightCAM):
-    """Zhou et al., CVPR 2016: the linear layer's own weights, for a model that ends in mean + linear.
+    """Zhou et al., CVPR 2016: the weights of the linear layer, for a model that ends in mean + linear.
 
-    weights: [C, K] as Paddle stores them; needed for a model that has no `classifier`. With `classifier`
-    the call checks that the scores are what this layer makes of the mean activations.
     As published, and unlike the other methods, the map keeps negative evidence (`relu=True` drops it), and is
-    scaled before it is enlarged and not again afterwards.
+    scaled before it is enlarged and not again afterwards. A call raises InputError if the weights do not fit.
+
+    Args:
+        *args: as for `BaseCAM`.
+        weights: (C, K) as Paddle stores them; needed for a model that has no `classifier`. With `classifier` the
+            call checks that the scores are what this layer makes of the mean activations.
+        **options: as for `BaseCAM`.
     """
 
     relu = stretch = False
 
-    def __init__(self, *args, weights=None, **options):
+    def __init__(self, *args: Any, weights: np.ndarray | None = None, **options: Any):
         super().__init__(*args, **options)
         self.weights = None if weights is None else np.asarray(weights, np.float32)
 
-    def _weights(self, probe, i, targets):
+    def _weights(self, probe: Probe, i: int, targets: Targets) -> np.ndarray:
         weights = probe.linear_weights(i) if self.weights is None else self.weights
         name, channels = self.layers[i][0], probe.maps[i].shape[1]
         if weights is None:
@@ -141,22 +150,32 @@ class CAM(_WeightCAM):
 
 
 class ScoreCAM(_WeightCAM):
-    """Wang et al., CVPR workshops 2020: a channel weighs the score of the image seen through it.
+    """Wang et al., CVPR workshops 2020: a channel's weight is the score of the image seen through it.
 
-    C forward passes per image, whatever the number of classes, `batch_size` images at a time. top_k: only the
-    channels that vary most over the image (the others weigh nothing). progress: show a bar.
-    align_corners: how the masks are sized; the reference aligns corners, so its masks lie up to half a cell
-    off the maps that they make. False puts each mask where its map is.
+    Takes C forward passes per image, whatever the number of classes.
+
+    Args:
+        *args: as for `BaseCAM`.
+        batch_size: images at a time.
+        top_k: try only so many channels, those that vary most over the image (the others weigh nothing); None: all.
+        progress: show a bar.
+        align_corners: how the masks are sized; the reference aligns corners, so its masks lie up to half a cell
+            off the maps that they make. False puts each mask where its map is.
+        **options: as for `BaseCAM`.
+
+    Raises:
+        InputError: `batch_size` or `top_k` is less than 1.
     """
 
-    def __init__(self, *args, batch_size=32, top_k=None, progress=False, align_corners=True, **options):
+    def __init__(self, *args: Any, batch_size: int = 32, top_k: int | None = None, progress: bool = False,
+                 align_corners: bool = True, **options: Any):
         super().__init__(*args, **options)
         if batch_size < 1 or (top_k is not None and top_k < 1):
             raise InputError(f"batch_size and top_k must be at least 1, not {batch_size} and {top_k}")
         self.batch_size, self.top_k = batch_size, top_k
         self.progress, self.align_corners = progress, align_corners
 
-    def _weights(self, probe, i, targets):
+    def _weights(self, probe: Probe, i: int, targets: Targets) -> np.ndarray:
         batch, channels, *_ = probe.maps[i].shape
         scores = np.full((batch, targets.n, channels), -np.inf, np.float32)
         kept = np.argsort(-probe.maps[i].std((2, 3)), axis=1, kind="stable")[:, :self.top_k]
@@ -169,33 +188,41 @@ class ScoreCAM(_WeightCAM):
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         return weights / weights.sum(-1, keepdims=True)
 
-    def _through(self, x, channels):
-        """(1, 3, H, W) image, (n, h, w) channels -> (n, 3, H, W): times each, sized and scaled to [0, 1]."""
+    def _through(self, x: paddle.Tensor, channels: np.ndarray) -> paddle.Tensor:
+        """(n, 3, H, W): the image (1, 3, H, W) times each of the channels (n, h, w), enlarged and scaled to [0, 1]."""
         masks = maths.rescale(maths.upsample(channels[:, None], x.shape[2:], self.align_corners))
         return x * paddle.to_tensor(masks).astype(x.dtype)
 
 
 class AblationCAM(_WeightCAM):
-    """Ramaswamy and Desai, WACV 2020: a channel weighs how much the score falls without it.
+    """Ramaswamy and Desai, WACV 2020: a channel's weight is how much the score falls without it.
 
     With mean + linear scores this is W[c, k] (mean(A_c) - baseline), and nothing is run; with a split model
-    the head alone is run, otherwise the whole model, C times per image, `batch_size` at a time, for all
-    classes at once. progress: show a bar.
+    the head alone is run, otherwise the whole model, C times per image, for all classes at once.
 
-    baseline: the value an absent channel takes. 0 as in the paper; the reference takes 0 only where the
-        layer's least activation is 0, and otherwise ten million below that, far outside the network's range.
-    relative: divide the fall by the score, as the paper and the reference do. Not the default, since a
-        negative score turns the map upside down; where it is positive the scaled map is the same.
+    Args:
+        *args: as for `BaseCAM`.
+        batch_size: channels at a time.
+        progress: show a bar.
+        baseline: the value an absent channel takes. 0 as in the paper; the reference takes 0 only where the
+            layer's least activation is 0, and otherwise ten million below that, far outside the network's range.
+        relative: divide the fall by the score, as the paper and the reference do. Not the default, since a
+            negative score turns the map upside down; where it is positive the scaled map is the same.
+        **options: as for `BaseCAM`.
+
+    Raises:
+        InputError: `batch_size` is less than 1.
     """
 
-    def __init__(self, *args, batch_size=32, progress=False, baseline=0.0, relative=False, **options):
+    def __init__(self, *args: Any, batch_size: int = 32, progress: bool = False, baseline: float = 0.0,
+                 relative: bool = False, **options: Any):
         super().__init__(*args, **options)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         self.batch_size, self.progress = batch_size, progress
         self.baseline, self.relative = baseline, relative
 
-    def _weights(self, probe, i, targets):
+    def _weights(self, probe: Probe, i: int, targets: Targets) -> np.ndarray:
         activations = probe.maps[i]
         scores = np.stack([to_numpy(targets.pick(probe.scores, j)) for j in range(targets.n)], 1)
         linear = probe.linear_weights(i) if targets.classes is not None else None
@@ -212,8 +239,8 @@ class AblationCAM(_WeightCAM):
         return drop / scores[:, :, None] if self.relative else drop
 
 
-def _chunks(channels, size, title):
-    """(image, up to `size` channels) for all channels of all images; with a bar if it has a title."""
+def _chunks(channels: Iterable[Sequence[int]], size: int, title: str | bool) -> Iterable[tuple[int, Sequence[int]]]:
+    """(image, up to `size` channels) for all channels of all images; with a bar if there is a title."""
     chunks = [(image, row[start:start + size])
               for image, row in enumerate(channels) for start in range(0, len(row), size)]
     return progress(chunks, desc=title, unit="batch") if title else chunks

@@ -45,5 +45,5 @@ def draw_boxes(cam: np.ndarray, threshold: float) -> list[tuple[Box, float]]:
 
 
 def box_of(row: np.ndarray) -> Box:
-    """The box in a row of OpenCV's statistics of a component."""
+    """The box of a connected part, from its row of OpenCV's statistics."""
     return tuple(map(float, row[:4]))

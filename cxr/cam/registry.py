@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """`class_name`: of its class in `cxr.cam.methods`. `title`: its name for people."""
+    """A CAM method.
+
+    Attributes:
+        class_name: of its class in `cxr.cam.methods`.
+        title: its name for people.
+    """
     class_name: str
     title: str
 

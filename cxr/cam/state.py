@@ -5,11 +5,16 @@ between calls: a toolbox that exists but is not running leaves no trace on its m
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paddle import nn
 
 
 @contextmanager
-def evaluating(model):
+def evaluating(model: nn.Layer) -> Iterator[None]:
     """Evaluation mode inside; afterwards every layer has the mode it had, mixed modes included."""
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     try:
@@ -21,7 +26,7 @@ def evaluating(model):
 
 
 @contextmanager
-def frozen(model):
+def frozen(model: nn.Layer) -> Iterator[None]:
     """No parameter asks for a gradient inside; afterwards each does as before.
 
     With an input that asks for none either, autograd records nothing until a hook starts a new leaf:
@@ -38,8 +43,8 @@ def frozen(model):
 
 
 @contextmanager
-def hooked(hooks):
-    """`hooks`: pairs (layer, forward-post-hook), registered inside only."""
+def hooked(hooks: Iterable[tuple[nn.Layer, Callable]]) -> Iterator[None]:
+    """Pairs (layer, forward-post-hook), registered inside only."""
     handles = []
     try:
         for layer, hook in hooks:

@@ -1,29 +1,55 @@
 """Which scores are explained: the `targets` argument, resolved against the scores of a batch."""
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, Union
+
 import numpy as np
 import paddle
 
 from cxr.errors import InputError
 
+TargetChoice = Union[None, int, str, Sequence, np.ndarray, Callable]     # what `Targets` takes
+
 
 class Targets:
     """`n` scores for each of B images.
 
-    targets: None (the highest class of each image), an int, B ints, B x n ints, "all" (every class), or a
-    callable that gets the scores (N, ...) and returns one score per row, (N,). Classes need scores (B, K).
+    Args:
+        targets: None (the highest class of each image), an int, B ints, B x n ints, "all" (every class), or a
+            callable that gets the scores (N, ...) and returns one score per row, (N,).
+        scores: of the batch; classes need (B, K).
 
-    many: whether the caller asked for a class axis. classes: (B, n) ints, None for a callable.
+    Attributes:
+        function: the callable, or None.
+        classes: (B, n) ints, None for a callable.
+        n: scores per image.
+        many: whether the caller asked for a class axis.
+
+    Raises:
+        InputError: the targets or the scores are none of those.
     """
 
-    def __init__(self, targets, scores):
+    def __init__(self, targets: TargetChoice, scores: Any):
         self.function = targets if callable(targets) else None
         self.classes = None if self.function else _classes(targets, scores)
         self.n = 1 if self.function else self.classes.shape[1]
         self.many = self.function is None and (isinstance(targets, str) or np.ndim(targets) == 2)
 
-    def pick(self, scores, j, image=None):
-        """(N,) scores: the j-th target, of image i in row i, or of one `image` in all rows."""
+    def pick(self, scores: Any, j: int, image: int | None = None) -> paddle.Tensor:
+        """The scores of one target.
+
+        Args:
+            scores: (N, K), or whatever a callable takes.
+            j: which target of an image.
+            image: whose target it is in all rows; None: row i belongs to image i.
+
+        Returns:
+            (N,).
+
+        Raises:
+            InputError: a callable returns anything else.
+        """
         if self.function:
             picked = self.function(scores)
             if not isinstance(picked, paddle.Tensor) or len(picked.shape) != 1:
@@ -33,7 +59,7 @@ class Targets:
         return paddle.take_along_axis(scores, paddle.to_tensor(classes[:, None]), 1)[:, 0]
 
 
-def _classes(targets, scores):
+def _classes(targets: TargetChoice, scores: Any) -> np.ndarray:
     if not isinstance(scores, paddle.Tensor) or len(scores.shape) != 2:
         what = tuple(scores.shape) if isinstance(scores, paddle.Tensor) else type(scores).__name__
         raise InputError(f"the model gives {what}, not class scores (B, K); let targets be a callable on it")

@@ -15,34 +15,51 @@ PaddleClas's models, tried at 224 x 224 with paddleclas 2.6.0 (`pip install --no
 from __future__ import annotations
 
 from math import isqrt
+from typing import TYPE_CHECKING
 
 from cxr.errors import InputError
 
+if TYPE_CHECKING:
+    import paddle
 
-def vit_tokens(tokens, height=None, width=None, skip=1):
+
+def vit_tokens(tokens: paddle.Tensor, height: int | None = None, width: int | None = None,
+               skip: int = 1) -> paddle.Tensor:
     """ViT, DeiT: (B, skip + h*w, C) -> (B, C, h, w), the first `skip` tokens dropped.
 
-    `skip` is 1 for a class token, 2 for a distilled DeiT. Choose a layer before the last attention
-    (`blocks.11.norm1`): after it, only the class token has any influence on the scores.
+    Choose a layer before the last attention (`blocks.11.norm1`): after it, only the class token has any
+    influence on the scores.
+
+    Args:
+        tokens: (B, skip + h*w, C).
+        height: h, in tokens; None: from the width, or a square.
+        width: w, in tokens; None: from the height, or a square.
+        skip: 1 for a class token, 2 for a distilled DeiT.
+
+    Returns:
+        (B, C, h, w).
+
+    Raises:
+        InputError: the tokens have another number of axes, or do not fill the grid.
     """
     if len(tokens.shape) != 3:
         raise InputError(f"tokens must be (B, N, C), not {tuple(tokens.shape)}")
     return _to_grid(tokens[:, skip:], height, width)
 
 
-def swin_tokens(tokens, height=None, width=None):
+def swin_tokens(tokens: paddle.Tensor, height: int | None = None, width: int | None = None) -> paddle.Tensor:
     """Swin: (B, h*w, C), or (B, h, w, C) as some versions keep it -> (B, C, h, w)."""
     if len(tokens.shape) == 4:
         return tokens.transpose([0, 3, 1, 2])
     return vit_tokens(tokens, height, width, skip=0)
 
 
-def pvt_tokens(tokens, height=None, width=None):
+def pvt_tokens(tokens: paddle.Tensor, height: int | None = None, width: int | None = None) -> paddle.Tensor:
     """PVT and PVTv2: (B, h*w, C), no class token -> (B, C, h, w)."""
     return vit_tokens(tokens, height, width, skip=0)
 
 
-def _to_grid(tokens, height, width):
+def _to_grid(tokens: paddle.Tensor, height: int | None, width: int | None) -> paddle.Tensor:
     batch, count, channels = tokens.shape
     if height is None and width is None:
         height = width = isqrt(count)
