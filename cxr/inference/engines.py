@@ -13,8 +13,9 @@ import shutil
 import tempfile
 import threading
 import uuid
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
@@ -25,32 +26,50 @@ from cxr.runtime import threads
 from cxr.utils.files import sha256, write_json
 from cxr.utils.folders import home_for_paddle, writable_cache
 
+if TYPE_CHECKING:
+    from openvino import InferRequest
+
 _MANIFEST = "manifest.json"
 _KEPT = 8                                        # exported networks in the cache, some 30 to 230 MB each
 
 
 class LogitsAndFeatures(nn.Layer):
-    """(B, 3, H, W) to `(logits, features)` of a model: what is exported."""
+    """What is exported of a model: its `(logits, features)` of images.
 
-    def __init__(self, model):
+    Args:
+        model: has methods `features` and `logits`.
+    """
+
+    def __init__(self, model: nn.Layer):
         super().__init__()
         self.model = model
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """(B, 3, H, W) to logits (B, K) and features (B, C, h, w)."""
         features = self.model.features(x)
         return self.model.logits(features), features
 
 
-def input_spec():
+def input_spec() -> paddle.static.InputSpec:
+    """Images (B, 3, H, W) float32 of any number and size, as Paddle's exporter and compiler want them described."""
     return paddle.static.InputSpec([None, 3, None, None], "float32", name="x")
 
 
 class _Program:
-    """A model as a program on disk, written where it is not there yet, and read by `_load`."""
+    """A model as a program on disk, written where it is not there yet, and read by `_load`.
+
+    Args:
+        model: what is exported; its architecture and weights name the folder.
+        cache: folder of exported networks.
+        precision: of `cxr.inference.PRECISIONS`, but float16.
+
+    Raises:
+        InputError: the engine cannot run the network.
+    """
 
     portable = False                             # whether the program must be in the format of Paddle 2
 
-    def __init__(self, model, cache: Path, precision: str):
+    def __init__(self, model: nn.Layer, cache: Path, precision: str):
         name = f"{type(model).__name__}-{fingerprint(model, self.portable)[:32]}"
         folder = cache / name
         if not complete(folder):                 # it may be there, ready, where nothing can be written
@@ -70,7 +89,7 @@ class _Program:
         _prune(folder.parent)
         self._lock = threading.Lock()            # buffers and queues belong to one call at a time
 
-    def _export(self, model, cache: Path, name: str) -> Path:
+    def _export(self, model: nn.Layer, cache: Path, name: str) -> Path:
         folder = writable_cache(cache) / name
         if not complete(folder):
             export(model, folder, self.portable)
@@ -81,7 +100,7 @@ class _Program:
 
 
 class PaddleInference(_Program):
-    """`logits, features = PaddleInference(model, cache, precision)(x)`, with oneDNN."""
+    """`logits, features = PaddleInference(model, cache, precision)(x)`, with oneDNN. Shapes as for `Predictor`."""
 
     _AT_ONCE = 8                                 # images; more at once fall out of the caches and are slower
 
@@ -121,12 +140,13 @@ class PaddleInference(_Program):
 
 
 class OpenVINO(_Program):
-    """`logits, features = OpenVINO(model, cache, precision)(x)`: every image on a core of its own."""
+    """`logits, features = OpenVINO(model, cache, precision)(x)`: every image on a core of its own. Shapes as for `Predictor`."""
 
     portable = True
 
     @staticmethod
     def installed() -> bool:
+        """Whether the package is there, without importing it."""
         return importlib.util.find_spec("openvino") is not None
 
     def _load(self, folder: Path, precision: str) -> None:
@@ -146,7 +166,7 @@ class OpenVINO(_Program):
                 self._compile(x.shape[2:])
             results = [None] * len(x)
 
-            def keep(request, index: int) -> None:
+            def keep(request: InferRequest, index: int) -> None:
                 results[index] = [request.get_output_tensor(number).data.copy() for number in (0, 1)]
 
             self._queue.set_callback(keep)
@@ -164,8 +184,8 @@ class OpenVINO(_Program):
         self._size = size
 
 
-def fingerprint(model, portable: bool = False) -> str:
-    """SHA-256 over the architecture (as printed), the weights, Paddle's version and the format, in hex."""
+def fingerprint(model: nn.Layer, portable: bool = False) -> str:
+    """SHA-256 in hex over the architecture (as printed), the weights, Paddle's version and the format (`portable`)."""
     digest = hashlib.sha256(f"{paddle.__version__}\n{portable}\n{model}".encode())
     for key, value in model.state_dict().items():
         digest.update(key.encode())
@@ -173,8 +193,14 @@ def fingerprint(model, portable: bool = False) -> str:
     return digest.hexdigest()
 
 
-def export(model, folder: Path, portable: bool = False) -> None:
-    """Write the network to `folder`, whole or not at all; where another process was quicker, its files stay."""
+def export(model: nn.Layer, folder: Path, portable: bool = False) -> None:
+    """Write the network to `folder`, whole or not at all; where another process was quicker, its files stay.
+
+    Args:
+        model: has methods `features` and `logits`.
+        folder: of this export alone.
+        portable: in the format of Paddle 2, which OpenVINO reads.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as scratch:
         built = Path(scratch) / folder.name
@@ -193,7 +219,7 @@ def export(model, folder: Path, portable: bool = False) -> None:
                 shutil.rmtree(stale, ignore_errors=True)
 
 
-def _format_of_paddle_2():
+def _format_of_paddle_2() -> AbstractContextManager:
     """Programs saved inside are in the format that OpenVINO reads."""
     guard = getattr(getattr(paddle, "pir_utils", None), "OldIrGuard", nullcontext)
     return guard()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -30,14 +31,18 @@ _EXPORTED = {"openvino": OpenVINO, "onednn": PaddleInference}
 
 
 def fast_engines() -> tuple[str, ...]:
-    """Those of this machine, the fastest, which `auto` takes, first."""
+    """The fast engines of this machine; the first is the fastest, which `auto` takes."""
     if paddle.get_device() != "cpu":
         return ("compiled",)
     return ("openvino", "onednn") if OpenVINO.installed() else ("onednn",)
 
 
 class Predictor:
-    """A model for inference: `scores, features = Predictor(model)(x)`, so that CAM costs one forward.
+    """A model for inference: `scores, features = Predictor(model)(x)`, so that CAM costs a single forward pass.
+
+    On a GPU the first images are computed on the CPU as well, and the device is refused for a difference that rounding
+    does not explain. Different images with equal scores are a warning, or a refusal on a device that has not been
+    checked.
 
     Args:
         model: has `features`, `logits` and `activation` (see `cxr.models.recipe`); it is put into eval mode. Later
@@ -50,13 +55,12 @@ class Predictor:
             or AMX, changes scores in the second decimal (`precision_cost` measures it); "float16" on GPUs. On GPUs
             both are `paddle.amp`, level O1.
 
-    On a GPU the first images are computed on the CPU as well, and a difference that rounding does not explain refuses
-    the device. Different images with equal scores are a warning, or a refusal on a device that has not been checked.
-    Raises `InputError` then, for a GPU whose known answers are wrong (`cxr.device`), and for an engine or
-    precision that does not exist or does not run on this device.
+    Raises:
+        InputError: an engine or precision does not exist or does not run on this device, or a GPU's known answers are
+            wrong (`cxr.device`). A call raises it for a device that is refused, as above.
     """
 
-    def __init__(self, model, engine: str = "auto", cache_dir: str | os.PathLike | None = None,
+    def __init__(self, model: nn.Layer, engine: str = "auto", cache_dir: str | os.PathLike | None = None,
                  precision: str = "float32"):
         for name, value, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
             if value not in known:
@@ -105,11 +109,15 @@ class EngineModel(nn.Layer):
 
     It has the model's own head, so scores, ablations and gradients down to the features are those of the model. The
     only target layer is `LAYER`, whose output is the features; nothing before it can be explained this way.
+
+    Args:
+        model: gives the head.
+        predictor: of the same model; gives the features.
     """
 
     LAYER = "engine_features"
 
-    def __init__(self, model, predictor: Predictor):
+    def __init__(self, model: nn.Layer, predictor: Predictor):
         super().__init__()
         self.engine_features = nn.Identity()
         # Neither is a sublayer of this one: the engine holds the weights of the backbone.
@@ -118,26 +126,31 @@ class EngineModel(nn.Layer):
         self.activation = model.activation
 
     @property
-    def classifier(self):
+    def classifier(self) -> nn.Linear:
+        """The last linear layer of the model."""
         return self._head.classifier
 
-    def features(self, x):
+    def features(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(B, 3, H, W) to (B, C, h, w), by the engine."""
         return self.engine_features(paddle.to_tensor(self._predictor(x.numpy())[1]))
 
-    def logits(self, features):
+    def logits(self, features: paddle.Tensor) -> paddle.Tensor:
+        """(B, C, h, w) to scores before sigmoid or softmax, (B, K)."""
         return self._head.logits(features)
 
-    def head(self, features):
+    def head(self, features: paddle.Tensor) -> paddle.Tensor:
+        """(B, C, h, w) to what `forward` returns."""
         return self._head.head(features)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(B, 3, H, W) to what the model itself returns."""
         return self.head(self.features(x))
 
 
 class _InProcess:
     """The network itself, as it is or compiled, at full or at half precision."""
 
-    def __init__(self, model, compiled: bool, precision: str):
+    def __init__(self, model: nn.Layer, compiled: bool, precision: str):
         self._network = LogitsAndFeatures(model)
         self._network.eval()
         if compiled:
@@ -157,8 +170,10 @@ class _InProcess:
 class ComparedWithCpu:
     """An engine of a GPU whose first images are computed on the CPU too: known answers do not know this network.
 
+    A call raises InputError where the two differ by more than rounding explains.
+
     Args:
-        run: (B, 3, H, W) to logits (B, K) and features, the engine.
+        run: the engine, (B, 3, H, W) to logits (B, K) and features.
         model: what it runs; a copy of it computes on the CPU, once.
         precision: of the engine; at less than float32 more may differ.
     """
@@ -166,7 +181,7 @@ class ComparedWithCpu:
     _IMAGES = 2
     _TOLERANCE = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.05}         # of probabilities; GPUs round in TF32
 
-    def __init__(self, run, model, precision: str):
+    def __init__(self, run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], model: nn.Layer, precision: str):
         self._run, self._model, self._most = run, model, self._TOLERANCE[precision]
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -181,14 +196,14 @@ class ComparedWithCpu:
         expected = on_the_cpu(self._model, x)
         if not np.isfinite(expected).all():
             return                               # the weights are at fault, and the caller says so
-        got, right = (scores_from_logits(own[:, None].astype("float64"), activation) for own in (logits, expected))
+        got, right = (scores_from_logits(rows[:, None].astype("float64"), activation) for rows in (logits, expected))
         gap = np.abs(got - right).max()
         if not gap <= self._most:
             raise InputError(f"{device} gives other scores than the CPU for the same image (the first class "
                              f"{got.flat[0]:.4f} instead of {right.flat[0]:.4f}, any by up to {gap:.4f}): {REMEDY}.")
 
 
-def on_the_cpu(model, x: np.ndarray) -> np.ndarray:
+def on_the_cpu(model: nn.Layer, x: np.ndarray) -> np.ndarray:
     """Logits (B, K) of a copy of `model` on the CPU, in float32; Paddle's device is as before afterwards."""
     device = paddle.get_device()
     state = {key: value.numpy() for key, value in model.state_dict().items()}
@@ -204,12 +219,19 @@ def on_the_cpu(model, x: np.ndarray) -> np.ndarray:
         paddle.set_device(device)
 
 
-def predict(predictor: Predictor, dataset, batch_size: int = 32, workers: int | None = None,
-            desc: str = "evaluate") -> np.ndarray:
-    """Logits of every image of `dataset`, in its order: (N, crops, K) float32.
+def predict(predictor: Predictor, dataset: paddle.io.Dataset | Sequence, batch_size: int = 32,
+            workers: int | None = None, desc: str = "evaluate") -> np.ndarray:
+    """Logits of every image of a data set. Several processes share the images, and each gets all logits.
 
-    The transform of the data set gives (3, H, W), which counts as one crop, or (crops, 3, H, W). Several processes
-    share the images, and each gets all logits.
+    Args:
+        predictor: of the model.
+        dataset: pairs (image, label); its transform gives (3, H, W), which counts as one crop, or (crops, 3, H, W).
+        batch_size: images at once.
+        workers: threads that prepare images; None: as many as suit this machine.
+        desc: what the progress bar is called.
+
+    Returns:
+        (N, crops, K) float32, in the order of the data set.
     """
     workers = default_workers() if workers is None else workers
     results = []
@@ -224,10 +246,20 @@ def predict(predictor: Predictor, dataset, batch_size: int = 32, workers: int | 
     return merge(np.concatenate(results) if results else np.zeros((0,), "float32"), len(dataset))
 
 
-def precision_cost(predictor: Predictor, model, dataset, most: int = 64) -> str:
-    """A sentence on what a reduced precision costs: scores of `most` images from all over the set, against float32.
+def precision_cost(predictor: Predictor, model: nn.Layer, dataset: paddle.io.Dataset | Sequence,
+                   most: int = 64) -> str:
+    """A sentence on what a reduced precision costs: scores of images from all over the set, against float32.
 
     An image that cannot be read is left out: the run that follows deals with it.
+
+    Args:
+        predictor: at the reduced precision.
+        model: what it runs.
+        dataset: pairs (image, label), as for `predict`.
+        most: how many images are scored, at most.
+
+    Returns:
+        The sentence.
     """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int))
     exact = Predictor(model, predictor.engine)
@@ -238,7 +270,8 @@ def precision_cost(predictor: Predictor, model, dataset, most: int = 64) -> str:
         except InputError:
             continue
         views = image if image.ndim == 4 else image[None]
-        pairs.append([scores_from_logits(own.logits(views)[None], model.activation)[0] for own in (predictor, exact)])
+        pairs.append([scores_from_logits(each.logits(views)[None], model.activation)[0]
+                      for each in (predictor, exact)])
     if not pairs:
         return f"what {predictor.precision} costs is not known: none of the images can be read."
     rough, true = np.array(pairs).transpose(1, 0, 2)
