@@ -100,7 +100,7 @@ class _Program:
 
 
 class PaddleInference(_Program):
-    """`logits, features = PaddleInference(model, cache, precision)(x)`, with oneDNN. Shapes as for `Predictor`."""
+    """`logits, features = PaddleInference(model, cache, precision)(x)`, with oneDNN."""
 
     _AT_ONCE = 8                                 # images; more at once fall out of the caches and are slower
 
@@ -124,6 +124,7 @@ class PaddleInference(_Program):
         self._predictor = inference.create_predictor(config)
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 3, H, W) float32 to logits (B, K) and features (B, C, h, w), float32."""
         parts = [self._part(x[start:start + self._AT_ONCE]) for start in range(0, len(x), self._AT_ONCE)]
         return parts[0] if len(parts) == 1 else tuple(np.concatenate(results) for results in zip(*parts))
 
@@ -140,7 +141,7 @@ class PaddleInference(_Program):
 
 
 class OpenVINO(_Program):
-    """`logits, features = OpenVINO(model, cache, precision)(x)`: every image on a core of its own. Shapes as for `Predictor`."""
+    """`logits, features = OpenVINO(model, cache, precision)(x)`: every image on a core of its own."""
 
     portable = True
 
@@ -160,6 +161,7 @@ class OpenVINO(_Program):
                          "ENABLE_CPU_PINNING": False}        # several processes would share one core
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 3, H, W) float32 to logits (B, K) and features (B, C, h, w), float32."""
         x = np.ascontiguousarray(x, "float32")
         with self._lock:
             if self._size != x.shape[2:]:

@@ -159,6 +159,7 @@ class _InProcess:
 
     @paddle.no_grad()
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 3, H, W) float32 to logits (B, K) and features (B, C, h, w), float32."""
         # Compiling happens in the first call.
         home = home_for_paddle() if self._compiled else nullcontext()
         half = nullcontext() if self._precision == "float32" else paddle.amp.auto_cast(dtype=self._precision)
@@ -168,7 +169,7 @@ class _InProcess:
 
 
 class ComparedWithCpu:
-    """An engine of a GPU whose first images are computed on the CPU too: known answers do not know this network.
+    """An engine of a GPU whose first images are computed on the CPU too: known answers do not cover this network.
 
     A call raises InputError where the two differ by more than rounding explains.
 
@@ -185,6 +186,7 @@ class ComparedWithCpu:
         self._run, self._model, self._most = run, model, self._TOLERANCE[precision]
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 3, H, W) float32 to logits (B, K) and features (B, C, h, w), float32."""
         results = self._run(x)
         if self._model is not None and len(x):
             self._compare(x[:self._IMAGES], results[0][:self._IMAGES])
