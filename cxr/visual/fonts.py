@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 @lru_cache(maxsize=256)
 def font_with(characters: frozenset[str]) -> str | None:
-    """Path of a font that has all of these characters, or None: Matplotlib's own, else the first that is installed."""
+    """Path of a font that has all of these characters, or None: Matplotlib's own, else the first installed."""
     from matplotlib.font_manager import findfont, fontManager
     from matplotlib.ft2font import FT2Font
 
@@ -32,10 +32,21 @@ def can_draw(text: str) -> bool:
 
 def write(image: np.ndarray, text: str, left: int, bottom: int, size: int, colour: tuple[int, int, int],
           right: int | None = None) -> np.ndarray:
-    """A copy of (H, W, 3) uint8 with a line of text of `size` pixels whose baseline is `bottom`.
+    """Draw a line of text on a copy of a picture.
 
-    It is made smaller where it would reach beyond `right` (default: 5 pixels before the edge). Characters that no
-    font has become boxes: ask `can_draw` first.
+    Characters that no font has become boxes: ask `can_draw` first.
+
+    Args:
+        image: (H, W, 3) uint8.
+        text: a line.
+        left: where it begins, in pixels.
+        bottom: its baseline, in pixels.
+        size: of the text, in pixels; smaller where it would reach beyond `right`.
+        colour: RGB.
+        right: where it must end, in pixels; None: 5 pixels before the edge.
+
+    Returns:
+        The copy.
     """
     path = font_with(frozenset(text)) or font_with(frozenset("A"))
     width = (image.shape[1] - 5 if right is None else right) - left

@@ -40,14 +40,27 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        cam: map, uint8 or 0-1 float, enlarged to the image where it is smaller.
+        cam: map (h, w), uint8 or 0-1 float, enlarged to the image where it is smaller.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
     """
     # Less 0.45, rounding gives the whole part, as published: sums of tenths and halves lie a tenth apart.
     return cv2.addWeighted(heat(_enlarge(cam, image)), 0.3, image, 0.5, -0.45)
 
 
 def blend(image: np.ndarray, cam: np.ndarray, opacity: float, colormap: str = "jet") -> np.ndarray:
-    """opacity x heat + (1 - opacity) x image: at 0 the X-ray alone, at 1 the map alone. Shapes as for `overlay`."""
+    """opacity x heat + (1 - opacity) x image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        cam: map (h, w), uint8 or 0-1 float, enlarged to the image where it is smaller.
+        opacity: 0-1: at 0 the X-ray alone, at 1 the map alone.
+        colormap: of `COLORMAPS`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
     return cv2.addWeighted(heat(_enlarge(cam, image), colormap), opacity, image, 1 - opacity, 0)
 
 
@@ -58,12 +71,12 @@ def _enlarge(cam: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def drawable_names(class_names: Sequence[str]) -> list[str]:
-    """Class names as captions can show them: one with characters that no font of this machine has becomes `class 3`."""
+    """Class names as captions can show them: `class 3` for a name with characters that no font of this machine has."""
     return [name if name.isascii() or can_draw(name) else f"class {index}" for index, name in enumerate(class_names)]
 
 
 def caption(image: np.ndarray, text: str) -> np.ndarray:
-    """A copy with white text in the lower left corner, shrunk where it would not fit into the width."""
+    """A copy with white text in the lower left corner, which is shrunk where it would not fit into the width."""
     if not text.isascii():                       # OpenCV's font has no more
         return write(image, text, 5, image.shape[0] - 5, 15, _WHITE)
     image = np.ascontiguousarray(image).copy()
@@ -73,7 +86,7 @@ def caption(image: np.ndarray, text: str) -> np.ndarray:
 
 
 def heading(image: np.ndarray, text: str) -> np.ndarray:
-    """The picture below a black strip with white text, shrunk where it would not fit into the width."""
+    """The picture below a black strip with white text, which is shrunk where it would not fit into the width."""
     strip = np.zeros((24, *image.shape[1:]), np.uint8)
     return np.concatenate([caption(strip, text), image])
 
@@ -103,6 +116,10 @@ def cam_montage(image: np.ndarray, cams: np.ndarray, captions: Sequence[str], co
         image: (H, W, 3) uint8 RGB, the part that the network saw.
         cams: (K, h, w), uint8 or 0-1 float.
         captions: K texts.
+        columns: tiles in a row.
+
+    Returns:
+        The montage.
     """
     tiles = [caption(image, "Original")]
     tiles += [caption(overlay(image, cam), text) for cam, text in zip(cams, captions)]
@@ -111,8 +128,14 @@ def cam_montage(image: np.ndarray, cams: np.ndarray, captions: Sequence[str], co
 
 @dataclass(frozen=True)
 class Evidence:
-    """One class of `evidence_montage`: its map (h, w) on the scale that all share, two lines of text, and whether it
-    is called (None: no threshold is known)."""
+    """A class of `evidence_montage`.
+
+    Attributes:
+        cam: its map (h, w), on the scale that all classes share.
+        title: the first line of text.
+        remark: the second line.
+        called: whether the class is called; None: no threshold is known.
+    """
     cam: np.ndarray
     title: str
     remark: str
@@ -126,6 +149,11 @@ def evidence_montage(image: np.ndarray, classes: Sequence[Evidence], columns: in
 
     Args:
         image: (H, W, 3) uint8 RGB, the part that the network saw.
+        classes: in the order of the tiles.
+        columns: tiles in a row.
+
+    Returns:
+        The montage below its colour bar.
     """
     def tile(picture: np.ndarray, title: str, remark: str, colour: tuple[int, int, int]) -> np.ndarray:
         below = np.zeros((_TEXT, picture.shape[1], 3), np.uint8)
@@ -133,12 +161,12 @@ def evidence_montage(image: np.ndarray, classes: Sequence[Evidence], columns: in
         return np.concatenate([picture, below])
 
     tiles = [tile(image, "Original", "", _WHITE)]
-    for own in classes:
-        plain = own.called is False
-        tiles.append(tile(image if plain else overlay(image, own.cam), own.title, own.remark,
+    for evidence in classes:
+        plain = evidence.called is False
+        tiles.append(tile(image if plain else overlay(image, evidence.cam), evidence.title, evidence.remark,
                           _GREY if plain else _WHITE))
     picture = montage(tiles, columns)
-    any_plain = any(own.called is False for own in classes)
+    any_plain = any(evidence.called is False for evidence in classes)
     return np.concatenate([_colour_bar(picture.shape[1], any_plain), picture])
 
 

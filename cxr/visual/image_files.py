@@ -47,7 +47,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def fit(image: np.ndarray, side: int) -> np.ndarray:
-    """Scale into the middle of a black square, aspect ratio kept."""
+    """Scale (H, W, 3) uint8 into the middle of a black square of `side` pixels, aspect ratio kept."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
@@ -70,9 +70,18 @@ def shrink(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def encode(image: np.ndarray, suffix: str = ".png", quality: int = 90) -> bytes:
-    """(H, W, 3) uint8 RGB as the content of a PNG, JPEG, BMP or TIFF file; `quality` 0-100 is of JPEG alone.
+    """The content of a picture file.
 
-    Raises `InputError` for another suffix.
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        suffix: of a PNG, JPEG, BMP or TIFF file, such as `.jpg`.
+        quality: 0-100, of JPEG alone.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        InputError: another suffix.
     """
     if suffix.lower() == ".png":
         return encode_png(image)
@@ -89,14 +98,24 @@ def encode(image: np.ndarray, suffix: str = ".png", quality: int = 90) -> bytes:
 def show(image: np.ndarray, side: int | None = None) -> None:
     """Display (H, W, 3) uint8 RGB in a notebook, as JPEG: a tenth of the bytes that PNG would leave in the file.
 
-    side: length that no side shall exceed.
+    Args:
+        image: the picture.
+        side: length in pixels that no side shall exceed; None: the picture as it is.
     """
     from IPython.display import Image, display
     display(Image(encode(shrink(image, side) if side else image, ".jpg", 85)))
 
 
 def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG, JPEG, BMP or TIFF by the suffix, whole or not at all."""
+    """Write a picture, whole or not at all.
+
+    Args:
+        path: its suffix says whether it becomes a PNG, JPEG, BMP or TIFF file.
+        image: (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: another suffix; the sentence names the file.
+    """
     with naming(path):
         data = encode(image, Path(path).suffix, 95)
     with replacing(path) as file:

@@ -37,7 +37,7 @@ def html(text: str) -> Markup:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """The content of a file as the source of an image, `kind` being such as `image/png`."""
+    """The content of a file as the source of an image; `kind` is its media type, such as `image/png`."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
