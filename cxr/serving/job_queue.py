@@ -12,13 +12,18 @@ class Busy(RuntimeError):
 
 
 class Job:
-    """One piece of work in the line of a `Desk`."""
+    """A piece of work in the line of a `Desk`.
+
+    Args:
+        future: of the work.
+        ahead: how many jobs came earlier and are not yet done.
+    """
 
     def __init__(self, future: Future, ahead: Callable[[], int]):
-        self._future, self.ahead = future, ahead     # `ahead()`: jobs that came earlier and are not yet done
+        self._future, self.ahead = future, ahead
 
     def done_within(self, seconds: float) -> bool:
-        """Wait up to `seconds`; whether the job is done."""
+        """Wait up to `seconds`, and say whether the job is done."""
         return bool(wait([self._future], timeout=seconds).done)
 
     def result(self) -> Any:
@@ -37,6 +42,8 @@ class Desk:
     called them. Jobs begin in the order in which they came.
 
     Args:
+        computing: jobs at a time.
+        waiting: jobs in the line behind them.
         prepare: called once in each thread before the first job; the constructor waits for it and raises what it
             raised.
     """
@@ -55,8 +62,16 @@ class Desk:
         self._lock = threading.Lock()
         self._count = 0
 
-    def submit(self, work: Callable, *arguments) -> Job:
-        """Get in line. Raises `Busy` where it is full."""
+    def submit(self, work: Callable, *arguments: Any) -> Job:
+        """Get in line.
+
+        Args:
+            work: what to call.
+            *arguments: of the call.
+
+        Raises:
+            Busy: the line is full.
+        """
         with self._lock:
             if len(self._line) >= self._room:
                 raise Busy(f"{len(self._line)} requests are waiting already: try again in a minute.")
@@ -66,8 +81,17 @@ class Desk:
         future.add_done_callback(lambda _: self._leave(number))
         return Job(future, lambda: self._ahead(number))
 
-    def run(self, work: Callable, *arguments) -> Any:
-        """Get in line, wait, and return what the work returned."""
+    def run(self, work: Callable, *arguments: Any) -> Any:
+        """Get in line, wait, and return what the work returned.
+
+        Args:
+            work: what to call.
+            *arguments: of the call.
+
+        Raises:
+            Busy: the line is full.
+            Exception: what the work raised.
+        """
         job = self.submit(work, *arguments)
         try:
             return job.result()

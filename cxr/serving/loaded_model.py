@@ -11,7 +11,7 @@ from cxr.models.recipe import Recipe
 from cxr.models.restore import restore
 from cxr.utils.files import sha256
 
-SLOW_CHANNELS = 64                                   # what ScoreCAM may try for one image: a forward each
+SLOW_CHANNELS = 64                                   # what ScoreCAM may try for one image: a forward pass each
 
 
 class Loaded:
@@ -63,7 +63,7 @@ class Loaded:
 
         Raises:
             InputError: the method or layer does not exist, the layer gives no map, or it is AblationCAM before the
-                last layer, where it takes a forward for every channel.
+                last layer, where it takes a forward pass for every channel.
         """
         from cxr.cam import METHODS
         from cxr.metrics.classification import scores_from_logits

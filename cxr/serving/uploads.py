@@ -1,4 +1,4 @@
-"""What strangers send: images from memory, refused where they are too much or two things at once."""
+"""What strangers send: images from memory, refused where they are too large or two things at once."""
 from __future__ import annotations
 
 import re
@@ -22,8 +22,17 @@ _PROGRAMS = (b"MZ", b"\x7fELF", b"#!", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe")
 def read_upload(data: bytes, name: str, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> np.ndarray:
     """Decode an uploaded image as `cxr.data.images.read_bytes` does: (H, W, 3) uint8 RGB.
 
-    Refused besides is a polyglot: an image that a reader of archives, PDFs, web pages or programs would take for one
-    of those. Raises `InputError` that names `name`.
+    A polyglot is refused besides: an image that a reader of archives, PDFs, web pages or programs would take for one
+    of those.
+
+    Args:
+        data: the file's content.
+        name: what the sentence of an error calls the image.
+        max_pixels: refused above, in pixels of the image.
+        max_bytes: refused above, in bytes of the file.
+
+    Raises:
+        InputError: the image cannot be used; the sentence names it.
     """
     if len(data) <= max_bytes and (second := second_nature(data)):
         raise InputError(f"{name} is an image and {second} at the same time: export the image alone, as PNG.")
@@ -31,7 +40,7 @@ def read_upload(data: bytes, name: str, max_pixels: int = MAX_PIXELS, max_bytes:
 
 
 def second_nature(data: bytes) -> str | None:
-    """What else the content of an image file would pass for, or None."""
+    """What else than an image the content of an image file would pass for, such as "a PDF"; None for nothing."""
     if data[:4] in (b"PK\x03\x04", b"%PDF") or data.lstrip()[:1] == b"<":
         return None                                  # not an image in the first place; `read_bytes` says what it is
     if _ends_as_zip(data):

@@ -33,23 +33,39 @@ STYLE = """
 """
 
 Naming = Callable[[str], str]                        # class name -> as it is shown
+Say = Callable[..., str]                             # name of a text and its values -> the text (`texts.speaker`)
 
 
 def percent(share: float) -> str:
+    """A share 0-1 as percent with two decimals, and a space at which no line breaks."""
     return f"{share * 100:.2f}\N{NO-BREAK SPACE}%"
 
 
 @dataclass(frozen=True)
 class Look:
-    """How maps are shown: opacity 0-1, one of `cxr.visual.heatmaps.COLORMAPS`, and from which share of the maximum on
-    boxes are drawn around the parts of a map (None: no boxes)."""
+    """How maps are shown.
+
+    Attributes:
+        opacity: 0-1, of the map over the X-ray.
+        colormap: of `cxr.visual.heatmaps.COLORMAPS`.
+        boxes: share of the maximum, 0-1, from which on boxes are drawn around the parts of a map; None: no boxes.
+    """
     opacity: float = 0.4
     colormap: str = "jet"
     boxes: float | None = None
 
 
 def heat_picture(reading: Reading, index: int, look: Look) -> np.ndarray:
-    """What the network saw with the map of class `index` on it, up to `PICTURE_SIDE` pixels a side, RGB uint8."""
+    """What the network saw, with the map of a class on it.
+
+    Args:
+        reading: of the image.
+        index: of the class.
+        look: how the map is shown.
+
+    Returns:
+        (H, W, 3) uint8 RGB, up to `cxr.serving.service.PICTURE_SIDE` pixels a side.
+    """
     seen = reading.seen
     picture = blend(seen.picture, reading.maps[index], look.opacity, look.colormap)
     for box, _ in draw_boxes(reading.maps[index], look.boxes) if look.boxes else ():
@@ -60,17 +76,29 @@ def heat_picture(reading: Reading, index: int, look: Look) -> np.ndarray:
 
 
 def image(picture: np.ndarray, alt: str) -> str:
-    """An `<img>` that carries its picture with it."""
+    """An `<img>` that carries its picture, (H, W, 3) uint8 RGB, with it."""
     data = base64.b64encode(encode(picture, ".jpg")).decode()
     return f'<img alt="{escape(alt)}" src="data:image/jpeg;base64,{data}">'
 
 
 def figure(picture: np.ndarray, caption: str) -> str:
+    """A `<figure>` of a picture, (H, W, 3) uint8 RGB, with its caption below."""
     return f'<figure class="cxr-figure">{image(picture, caption)}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
-def tiles(reading: Reading, look: Look, say: Callable, naming: Naming, side: int = 224) -> str:
-    """The original, then every class's map on it, the highest score first, in as many columns as fit."""
+def tiles(reading: Reading, look: Look, say: Say, naming: Naming, side: int = 224) -> str:
+    """The original, then every class's map on it, the highest score first, in as many columns as fit.
+
+    Args:
+        reading: of the image.
+        look: how maps are shown.
+        say: text of the page by its name (`texts.speaker`).
+        naming: what a class is called on the page.
+        side: of a tile, in pixels, at most.
+
+    Returns:
+        A `<div>`.
+    """
     small = shrink(reading.seen.picture, side)
     figures = [figure(small, say("original"))]
     figures += [figure(blend(small, reading.maps[k], look.opacity, look.colormap),
@@ -78,8 +106,18 @@ def tiles(reading: Reading, look: Look, say: Callable, naming: Naming, side: int
     return f'<div class="cxr-tiles">{"".join(figures)}</div>'
 
 
-def score_bars(reading: Reading, say: Callable, naming: Naming, chosen: int | None = None) -> str:
-    """The scores as a table of bars, the highest first, each with its threshold where there is one."""
+def score_bars(reading: Reading, say: Say, naming: Naming, chosen: int | None = None) -> str:
+    """The scores as a table of bars, the highest first, each with its threshold where there is one.
+
+    Args:
+        reading: of the image.
+        say: text of the page by its name (`texts.speaker`).
+        naming: what a class is called on the page.
+        chosen: index of the class whose row stands out; None: none does.
+
+    Returns:
+        A `<table>`.
+    """
     rows = []
     with_thresholds = bool(reading.thresholds)
     for k in reading.order:
@@ -99,18 +137,24 @@ def score_bars(reading: Reading, say: Callable, naming: Naming, chosen: int | No
     return f'<table class="cxr-scores"><tr>{"".join(head)}</tr>{"".join(rows)}</table>'
 
 
-def score_notes(reading: Reading, say: Callable) -> list[str]:
+def score_notes(reading: Reading, say: Say) -> list[str]:
     """Sentences that belong below the bars."""
     if reading.exclusive:
         return [say("score_note_exclusive")]
     return [say("score_note"), say("threshold_note" if reading.thresholds else "no_threshold_note")]
 
 
-def map_notes(reading: Reading, index: int, look: Look, say: Callable) -> list[str]:
+def map_notes(reading: Reading, index: int, look: Look, say: Say) -> list[str]:
     """Sentences that belong beside the map of class `index`.
 
     What the file says against its use, what the boxes are, and whether the model sees the class at all (its score
     reaches the threshold, or one half where none was fitted).
+
+    Args:
+        reading: of the image.
+        index: of the class.
+        look: how the map is shown.
+        say: text of the page by its name (`texts.speaker`).
     """
     notes = list(reading.seen.notes)
     if not reading.maps[index].any():
@@ -123,8 +167,8 @@ def map_notes(reading: Reading, index: int, look: Look, say: Callable) -> list[s
     return notes
 
 
-def overview(readings: Iterable[Reading], say: Callable, naming: Naming) -> str:
-    """A table of several images: name, highest class, its score."""
+def overview(readings: Iterable[Reading], say: Say, naming: Naming) -> str:
+    """A `<table>` of several images: name, highest class, its score."""
     rows = []
     for reading in readings:
         top = reading.order[0]

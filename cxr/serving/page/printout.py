@@ -16,25 +16,36 @@ from cxr.visual.image_files import encode
 
 
 def scores_csv(readings: Sequence[Reading]) -> str:
-    """One row an image, the probability of every class, as `tools/cam.py` writes `scores.csv`."""
+    """A row for each image with the probability of every class, as `tools/cam.py` writes `scores.csv`."""
     return csv_text(["image", *readings[0].class_names],
                     ([reading.seen.name, *(f"{score:.7g}" for score in reading.scores)] for reading in readings))
 
 
 def montage_png(reading: Reading) -> bytes:
-    """The published montage: the original, then every class in the order of the model, 5 in a row."""
+    """The published montage as a PNG file: the original, then every class in the order of the model, 5 in a row."""
     names = drawable_names(reading.class_names)
     captions = [f"{name}: {score * 100:.2f}%" for name, score in zip(names, reading.scores)]
     return encode(cam_montage(reading.seen.view, reading.maps, captions))
 
 
 def scores_json(readings: Sequence[Reading], look: Look) -> str:
-    """`cxr.serving.service.Reading.manifest` of every image, as a JSON list; boxes where the page draws them."""
+    """`cxr.serving.service.Reading.manifest` of every image, as a JSON list; boxes are those that the page draws."""
     return json_text([reading.manifest(look.boxes or BOX_THRESHOLD) for reading in readings])
 
 
 def report(reading: Reading, index: int, look: Look, language: str, naming: Naming) -> str:
-    """One self-contained page of HTML: picture, map of class `index`, scores, all classes, and how it was made."""
+    """A self-contained page of HTML: picture, map of a class, scores, all classes, and how it was made.
+
+    Args:
+        reading: of the image.
+        index: of the class whose map is shown large.
+        look: how maps are shown.
+        language: of `cxr.serving.page.texts.LANGUAGES`.
+        naming: what a class is called in it.
+
+    Returns:
+        The page.
+    """
     say = speaker(language)
     seen, method = reading.seen, METHOD_NAMES[reading.method]
     finding = naming(reading.class_names[index])

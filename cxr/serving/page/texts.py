@@ -146,13 +146,28 @@ TEXTS = {
 
 
 def naming(language: str, recipes: Iterable[Recipe]) -> Callable[[str], str]:
-    """`name(class)`: what a class is called on the page; its own name stands beside a translation."""
+    """How classes are called on the page.
+
+    Args:
+        language: of `LANGUAGES`.
+        recipes: that translate the names of their classes.
+
+    Returns:
+        `name(class)`: a translation with the class's name as the model has it beside it, or that name alone.
+    """
     known = {name: f"{there} {name}" for recipe in recipes
              for name, there in recipe.translations.get(language, {}).items()}
     return lambda name: known.get(name, name)
 
 
 def speaker(language: str) -> Callable[..., str]:
-    """`say(key, **values)`: the text of that name in a language of `LANGUAGES`, with its values filled in."""
+    """What gives the texts of a language.
+
+    Args:
+        language: of `LANGUAGES`.
+
+    Returns:
+        `say(key, **values)`: the text of that name, with its values filled in.
+    """
     table = TEXTS[language]
     return lambda key, /, **values: table[key].format(**values)

@@ -6,9 +6,10 @@ import logging
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -16,6 +17,7 @@ from cxr.cam.registry import METHOD_NAMES
 from cxr.data import phantom
 from cxr.errors import InputError
 from cxr.explain.manifest import BOX_THRESHOLD
+from cxr.models.catalogue import Checkpoint
 from cxr.serving.job_queue import Busy
 from cxr.serving.page import markup, printout
 from cxr.serving.page.markup import Look, Naming
@@ -39,7 +41,13 @@ _STYLE = f"""<style>{markup.STYLE}
 
 @dataclass(frozen=True)
 class Image:
-    """An image that the user chose: what it is known by in this session, its name, and where its content comes from."""
+    """An image that the user chose.
+
+    Attributes:
+        key: what it is known by in this session.
+        name: what the page calls it.
+        content: gives the content of its file.
+    """
     key: str
     name: str
     content: Callable[[], bytes]
@@ -57,7 +65,7 @@ def keep_uploads_in_memory() -> None:
 def _guarded(draw: Callable) -> Callable:
     """No stack trace on the page: the log gets it, the user a sentence."""
     @functools.wraps(draw)
-    def careful(*arguments):
+    def careful(*arguments: Any) -> None:
         try:
             draw(*arguments)
         except Busy:
@@ -70,7 +78,7 @@ def _guarded(draw: Callable) -> Callable:
     return careful
 
 
-def _say(key: str, **values) -> str:
+def _say(key: str, **values: Any) -> str:
     return speaker(st.session_state.language)(key, **values)
 
 
@@ -84,7 +92,11 @@ def _refuse(sentence: str) -> None:
 
 
 def show(make_service: Callable[[], Service]) -> None:
-    """Draw the page of one session."""
+    """Draw the page of a session.
+
+    Args:
+        make_service: gives the service that all sessions share; the page says that it is starting meanwhile.
+    """
     st.set_page_config(page_title="paddle-cxr", layout="wide")
     if "language" not in st.session_state:
         asked = st.query_params.get("lang") or (st.context.locale or "")[:2]
@@ -165,11 +177,11 @@ def _draw_phantom(label: int, seed: int) -> bytes:
     return cv2.imencode(".png", phantom.draw(label, seed, 768).image)[1].tobytes()
 
 
-def _settings(service: Service, usable: list) -> tuple:
+def _settings(service: Service, usable: Sequence[Checkpoint]) -> tuple[Checkpoint, str, str]:
     """(checkpoint, method, layer) as chosen."""
     left, middle, right = st.columns([2, 1, 2])
     checkpoint = left.selectbox(_say("model"), usable, key="model",
-                                format_func=lambda one: f"{one.recipe}: {_short(one.path)}")
+                                format_func=lambda listed: f"{listed.recipe}: {_short(listed.path)}")
     facts = st.session_state.setdefault("facts", {})
     if checkpoint not in facts:
         model = _wait(service, _say("starting"), service.model, checkpoint)
@@ -185,8 +197,8 @@ def _settings(service: Service, usable: list) -> tuple:
     return checkpoint, method, layer
 
 
-def _wait(service: Service, message: str, work: Callable, *arguments):
-    """Do work when its turn comes, saying meanwhile how many are before it; leaves the line if the user does."""
+def _wait(service: Service, message: str, work: Callable, *arguments: Any) -> Any:
+    """Do work when its turn comes, and say meanwhile how many are before it; leave the line if the user does."""
     job = service.desk.submit(work, *arguments)
     spot = st.empty()
     try:
@@ -199,7 +211,7 @@ def _wait(service: Service, message: str, work: Callable, *arguments):
         spot.empty()
 
 
-def _remembered(key: tuple, compute: Callable):
+def _remembered(key: tuple, compute: Callable[[], Any]) -> Any:
     """A result of this session alone; the least recently used are forgotten."""
     kept = st.session_state.setdefault("kept", OrderedDict())
     if key not in kept:
@@ -210,7 +222,7 @@ def _remembered(key: tuple, compute: Callable):
     return kept[key]
 
 
-def _reading(service: Service, image: Image, checkpoint, method: str, layer: str | None) -> Reading:
+def _reading(service: Service, image: Image, checkpoint: Checkpoint, method: str, layer: str | None) -> Reading:
     message = _say("working", name=_plain(image.name))
     seen = _remembered((image.key, checkpoint.sha256), lambda: _wait(
         service, message, service.read, checkpoint, image.content(), image.name))
@@ -218,7 +230,8 @@ def _reading(service: Service, image: Image, checkpoint, method: str, layer: str
         service, message, service.explain, checkpoint, seen, method, layer))
 
 
-def _readings(service: Service, images: list[Image], checkpoint, method: str, layer: str) -> dict[str, Reading]:
+def _readings(service: Service, images: list[Image], checkpoint: Checkpoint, method: str,
+              layer: str) -> dict[str, Reading]:
     """What can be read, by the images' keys; a sentence on the page for each of the others."""
     readings = {}
     for image in images:
@@ -263,12 +276,12 @@ def _result(service: Service, readings: dict[str, Reading]) -> None:
 
 def _chosen_look(reading: Reading, name: Naming) -> tuple[int, Look]:
     """(class, how its map is shown)."""
-    options = {-1: _say("highest"), **{k: name(own) for k, own in enumerate(reading.class_names)}}
+    options = {-1: _say("highest"), **{k: name(finding) for k, finding in enumerate(reading.class_names)}}
     choice = st.selectbox(_say("class"), list(options), key=f"class-{reading.checkpoint.sha256}",
                           format_func=options.get)
-    one, two = st.columns(2)
-    opacity = one.slider(_say("opacity"), 0, 100, 40, 5, format="%d %%", key="opacity") / 100
-    colormap = two.selectbox(_say("colormap"), list(COLORMAPS), key="colormap")
+    left, right = st.columns(2)
+    opacity = left.slider(_say("opacity"), 0, 100, 40, 5, format="%d %%", key="opacity") / 100
+    colormap = right.selectbox(_say("colormap"), list(COLORMAPS), key="colormap")
     boxes = None
     if st.toggle(_say("boxes"), key="boxes"):
         boxes = st.slider(_say("boxes_share"), 10, 95, round(BOX_THRESHOLD * 100), 5, format="%d %%", key="share") / 100
@@ -282,9 +295,9 @@ def _compare(service: Service, reading: Reading, key: str, index: int, look: Loo
     pair = [reading, _remembered((key, reading.checkpoint.sha256, method, reading.layer), lambda: _wait(
         service, _say("working", name=_plain(reading.seen.name)), service.explain, reading.checkpoint, reading.seen,
         method, reading.layer))]
-    for column, one in zip(columns, pair):
-        column.html(markup.figure(markup.heat_picture(one, index, look), _say(
-            "heat_map", method=METHOD_NAMES[one.method], finding=name(one.class_names[index]))))
+    for column, shown in zip(columns, pair):
+        column.html(markup.figure(markup.heat_picture(shown, index, look), _say(
+            "heat_map", method=METHOD_NAMES[shown.method], finding=name(shown.class_names[index]))))
 
 
 def _downloads(reading: Reading, readings: list[Reading], index: int, look: Look, name: Naming) -> None:
