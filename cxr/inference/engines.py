@@ -61,7 +61,7 @@ class _Program:
     Args:
         model: what is exported; its architecture and weights name the folder.
         cache: folder of exported networks.
-        precision: of `cxr.inference.PRECISIONS`, but float16.
+        precision: "float32" or "bfloat16".
 
     Raises:
         InputError: the engine cannot run the network.
