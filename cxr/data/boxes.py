@@ -89,7 +89,7 @@ def _expert_box(row: Sequence[str], fail: Callable[[str], InputError]) -> Expert
 
 
 def scale_box(box: Box, source: tuple[int, int], target: tuple[int, int]) -> Box:
-    """Carry a box from an image of shape `source` (H, W) to its resized copy of shape `target`."""
+    """Carry a box from an image of shape `source` (H, W) to its resized copy of shape `target` (H, W)."""
     down, across = target[0] / source[0], target[1] / source[1]
     left, top, width, height = box
     return left * across, top * down, width * across, height * down
@@ -112,7 +112,11 @@ class Geometry:
 
     @classmethod
     def of(cls, preprocess: Preprocess, image: Sequence[int]) -> Geometry:
-        """The geometry for an image of shape (H, W), rounded exactly as the pixels are."""
+        """The geometry for an image of shape (H, W), rounded exactly as the pixels are.
+
+        Raises:
+            InputError: the image is too elongated to be an X-ray.
+        """
         image = (int(image[0]), int(image[1]))
         resized = resized_shape(image, preprocess.resize)
         if not preprocess.crop:
@@ -139,20 +143,20 @@ def clip(box: Box, shape: Sequence[int]) -> Box | None:
 
 
 def overlap(first: Box, second: Box) -> float:
-    """Area that two boxes share."""
+    """Area that two boxes share, in square pixels."""
     width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
     height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
     return max(width, 0.0) * max(height, 0.0)
 
 
 def iou(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes."""
+    """Intersection over union of two boxes, 0-1."""
     shared = overlap(first, second)
     return shared / (first[2] * first[3] + second[2] * second[3] - shared)
 
 
 def iobb(drawn: Box, expert: Box) -> float:
-    """Intersection over the area of the drawn box (Wang et al. 2017): the share of it that is finding."""
+    """Intersection over the area of the drawn box (Wang et al. 2017): the share of it that is finding, 0-1."""
     return overlap(drawn, expert) / (drawn[2] * drawn[3])
 
 

@@ -22,22 +22,30 @@ _MAGIC = b"cxr1"
 class ResizedImages:
     """`ResizedImages(folder, size, antialias)(path)`: the image, resized, from the cache where it is there.
 
-    Args:
-        folder: of the cache; it grows by height x width bytes an image (65 kB at 256 x 256; three times as much in
-            colour), 7 GB for ChestX-ray14. Several processes and several trainings may share one.
-        size, antialias: as of `cxr.data.transforms.Preprocess`.
-
     An entry belongs to one path, file size, time of change, `size` and `antialias`, so a changed image or another
     preprocessing never gets an old one; a damaged entry (by its checksum) is made anew. Where the disk is full, images
     are read as without a cache.
+
+    Args:
+        folder: of the cache; it grows by height x width bytes an image (65 kB at 256 x 256; three times as much in
+            colour), 7 GB for ChestX-ray14. Several processes and several trainings may share one.
+        size: the `resize` of `cxr.data.transforms.Preprocess`, in pixels.
+        antialias: as there.
     """
 
-    def __init__(self, folder: str | os.PathLike, size: int | Sequence[int], antialias: bool):
+    def __init__(self, folder: str | os.PathLike, size: int | Sequence[int], antialias: bool) -> None:
         self.folder, self.size, self.antialias = Path(folder), size, antialias
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, path: str | os.PathLike) -> np.ndarray:
-        """(h, w, 3) uint8 RGB; raises `InputError` like `cxr.data.images.read_image`."""
+        """The resized image of a file.
+
+        Returns:
+            (h, w, 3) uint8 RGB.
+
+        Raises:
+            InputError: as `cxr.data.images.read_image`.
+        """
         try:
             entry = self._entry(path)
         except OSError:

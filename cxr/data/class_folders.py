@@ -1,6 +1,6 @@
 """X-rays with one class each: in a folder for each class, or in lists, and the 7:2:1 split by patients.
 
-Needs no Paddle, so that stored predictions are judged without it; the data sets are in `cxr.data.dataset`.
+It needs no Paddle, so that stored predictions are judged without it; the data sets are in `cxr.data.dataset`.
 """
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ class Split:
 
         With the user's lists only `test.txt` is removed, which would otherwise be taken for the test list of theirs.
 
+        Args:
+            folder: for the lists, made where it is missing.
+
         Returns:
             The split with the paths of its lists.
         """
@@ -68,7 +71,7 @@ def find_classes(data_dir: str | os.PathLike) -> dict[str, list[str]]:
         Class name -> sorted image names, relative to `data_dir`.
 
     Raises:
-        InputError: there are fewer than two classes.
+        InputError: `data_dir` is no folder, or there are fewer than two classes.
     """
     root = Path(data_dir)
     if not root.is_dir():
@@ -121,7 +124,13 @@ def split(classes: Mapping[str, Sequence[str]], patients: Mapping[str, str] | No
 
 
 def as_label_list(pairs: Sequence[tuple[str, int]]) -> LabelList:
-    """`(image name, class index)` of `split` as what `read_labels` would read from the list that they are written to.
+    """Pairs `(image name, class index)` of `split` as `read_labels` would read them from the list they are written to.
+
+    Args:
+        pairs: of one part of the split.
+
+    Returns:
+        Names, line numbers from 1, and labels (N,) int64.
     """
     return LabelList([name for name, _ in pairs], list(range(1, len(pairs) + 1)),
                      np.array([label for _, label in pairs], "int64"))
@@ -129,6 +138,10 @@ def as_label_list(pairs: Sequence[tuple[str, int]]) -> LabelList:
 
 def write_lists(lists: Mapping[str, Sequence[tuple[str, int]]], folder: str | os.PathLike) -> dict[str, Path]:
     """Write each split as `NAME.txt` in the notebook's format.
+
+    Args:
+        lists: split -> `(image name, class index)`.
+        folder: for the files, made where it is missing.
 
     Returns:
         Split -> path of its list.
@@ -142,6 +155,10 @@ def write_lists(lists: Mapping[str, Sequence[tuple[str, int]]], folder: str | os
 
 def read_labels(path: str | os.PathLike, class_names: Sequence[str]) -> LabelList:
     """Read a list of `FOLDER/NAME INDEX` lines. Names may contain spaces.
+
+    Args:
+        path: the list.
+        class_names: what the indices stand for.
 
     Returns:
         Names, line numbers, and labels (N,) int64, which are indices of `class_names`.

@@ -9,10 +9,16 @@ import io
 import logging
 import math
 import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxr.errors import InputError
+
+if TYPE_CHECKING:                                # an extra, which only DICOM files need
+    from pydicom.dataset import Dataset
+    from pydicom.tag import BaseTag
 
 # Both would print values of other people's files, the patient's name among them.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
@@ -45,7 +51,7 @@ class _Metered(io.BytesIO):
 
     reads = 0
 
-    def read(self, *size):
+    def read(self, *size: int) -> bytes:
         self.reads += 1
         if self.reads > _MOST_READS:
             raise InputError("holds needlessly many elements: export it again")
@@ -53,15 +59,34 @@ class _Metered(io.BytesIO):
 
 
 def require(what: str) -> None:
-    """Raise `InputError` where pydicom is missing: `what` needs it."""
+    """Make sure that pydicom is there.
+
+    Args:
+        what: needs it; the sentence begins with that.
+
+    Raises:
+        InputError: pydicom is missing.
+    """
     try:
         import pydicom  # noqa: F401
     except ImportError:
         raise InputError(f"{what} needs pydicom: install the extra dicom (`pip install pydicom pyjpegls`)") from None
 
 
-def read(data: bytes, names=_READ):
-    """The pydicom dataset with the elements of these names, for bytes of a DICOM file. Raises `InputError`."""
+def read(data: bytes, names: Sequence[str] = _READ) -> Dataset:
+    """Read elements of a DICOM file.
+
+    Args:
+        data: the file's content.
+        names: of the elements, as pydicom has them.
+
+    Returns:
+        A pydicom dataset with those of the elements that the file has.
+
+    Raises:
+        InputError: pydicom is missing, or the file is deflated or holds needlessly many or long elements; the sentence
+            does not name it.
+    """
     require("is a DICOM file, which")
     from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_dataset, read_partial
@@ -73,7 +98,7 @@ def read(data: bytes, names=_READ):
     wanted = {tag_for_keyword(name) for name in names}
     ended = False
 
-    def stop(tag, vr, length) -> bool:
+    def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
         nonlocal ended
         if ended:
             return True
@@ -85,16 +110,24 @@ def read(data: bytes, names=_READ):
 
 
 def decode(data: bytes, max_pixels: int) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a single-frame DICOM image.
+    """The picture of a single-frame DICOM image.
 
     - Grey values are shown through the file's first VOI LUT, else its first window. Without either (or where the
       window cannot be applied, or would leave one grey) 8-bit values are taken as they are, as something has
       already made them fit for display; deeper ones are stretched from the 0.5th to the 99.5th percentile, because
-      detectors use a part of their depth only, and a few dead pixels or a lead marker shall not decide the contrast.
+      detectors use only a part of their depth, and a few dead pixels or a lead marker must not decide the contrast.
     - Padding outside the exposed field is black and has no say in that stretch.
     - RGB, YBR and PALETTE COLOR come out in their colours; overlays are not drawn.
 
-    Raises `InputError`, without the file's name, for what holds no such image; other exceptions mean damage.
+    Args:
+        data: the file's content.
+        max_pixels: more are refused before they are decompressed.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: there is no such image in the file; the sentence does not name it. Other exceptions mean damage.
     """
     ds = read(data)
     if "PixelData" not in ds:
@@ -128,7 +161,7 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
     return np.ascontiguousarray(values, np.uint8)
 
 
-def _stored_values(ds) -> tuple[np.ndarray, str]:
+def _stored_values(ds: Dataset) -> tuple[np.ndarray, str]:
     """The decompressed values, (H, W) or (H, W, 3), and what they stand for (YBR already turned into RGB)."""
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
@@ -158,7 +191,7 @@ def _stored_values(ds) -> tuple[np.ndarray, str]:
     return values, str(meta["photometric_interpretation"])
 
 
-def _check_frame(ds, syntax: str) -> None:
+def _check_frame(ds: Dataset, syntax: str) -> None:
     """Refuse a codestream of another size than the file says (it could be any), or that does not reach its end."""
     from pydicom.encaps import get_frame
 
@@ -203,7 +236,7 @@ def _check_rle(frame: bytes, pixels: int) -> None:
                 raise InputError("inflates to far more than its picture: export it again")
 
 
-def _shown(values: np.ndarray, ds) -> np.ndarray:
+def _shown(values: np.ndarray, ds: Dataset) -> np.ndarray:
     """Stored grey values (H, W) to what a viewer shows, uint8."""
     padding = _padding(values, ds)
     deep = ds.BitsStored > 8
@@ -229,7 +262,7 @@ def _shown(values: np.ndarray, ds) -> np.ndarray:
     return grey
 
 
-def _padding(values: np.ndarray, ds) -> np.ndarray | None:
+def _padding(values: np.ndarray, ds: Dataset) -> np.ndarray | None:
     """Where the stored values are padding, (H, W) bool; None where the file names no such value."""
     first = _number(ds, "PixelPaddingValue")
     if first is None:
@@ -239,7 +272,7 @@ def _padding(values: np.ndarray, ds) -> np.ndarray | None:
     return (values >= low) & (values <= high)
 
 
-def _through_voi(values: np.ndarray, ds) -> np.ndarray | None:
+def _through_voi(values: np.ndarray, ds: Dataset) -> np.ndarray | None:
     """Values to 0-1 by the first VOI LUT or window (PS3.3 C.11.2); None where there is none that can be applied."""
     if ds.get("VOILUTSequence"):
         shown, bits = _through_lut(np.rint(values).astype(np.int64), ds.VOILUTSequence[0])
@@ -260,7 +293,7 @@ def _through_voi(values: np.ndarray, ds) -> np.ndarray | None:
     return None
 
 
-def _through_lut(values: np.ndarray, item) -> tuple[np.ndarray, int]:
+def _through_lut(values: np.ndarray, item: Dataset) -> tuple[np.ndarray, int]:
     """Values through the LUT of a sequence item (PS3.3 C.11.1, C.11.2), and the bits of its entries.
 
     Not pydicom's own: up to 3.0 its indices overflow where a table of more than 256 entries has 8 bits.
@@ -276,7 +309,7 @@ def _through_lut(values: np.ndarray, item) -> tuple[np.ndarray, int]:
     return table[np.clip(np.asarray(values, np.int64) - first, 0, number - 1)], bits
 
 
-def _through_palette(values: np.ndarray, ds) -> np.ndarray:
+def _through_palette(values: np.ndarray, ds: Dataset) -> np.ndarray:
     from pydicom.pixels import apply_color_lut
 
     if "RedPaletteColorLookupTableData" not in ds:
@@ -285,7 +318,7 @@ def _through_palette(values: np.ndarray, ds) -> np.ndarray:
     return colours >> 8 if colours.dtype == np.uint16 else colours
 
 
-def _number(ds, name: str) -> float | None:
+def _number(ds: Dataset, name: str) -> float | None:
     """The first value of an element, or None where it is absent, empty or no finite number."""
     value = ds.get(name)
     if value is not None and not isinstance(value, (str, bytes)) and hasattr(value, "__iter__"):
@@ -302,9 +335,17 @@ def _clean(value: object) -> str:
 
 
 def notes(data: bytes, name: str) -> list[str]:
-    """Sentences about what the model was not made for, each with `name` in it; [] for an upright frontal chest X-ray.
+    """What a file says of itself that the model was not made for: modality, body part, view and orientation.
 
-    A file says so itself, if at all: modality, body part, view and orientation. Raises what `decode` raises.
+    Args:
+        data: the file's content.
+        name: what the sentences call the file.
+
+    Returns:
+        Sentences, each with `name` in it; none for an upright frontal chest X-ray.
+
+    Raises:
+        InputError: as `read`.
     """
     ds = read(data, (*_READ[:-1],))
     said = {tag: _clean(ds.get(tag) or "").upper() for tag in ("Modality", "BodyPartExamined", "ViewPosition")}

@@ -1,7 +1,7 @@
 """Any X-ray file in, 8-bit RGB out.
 
-Read are PNG (1, 8 and 16 bit; grey, RGB, RGBA, palette), JPEG, BMP, TIFF, and DICOM (`cxr.data.dicom`). Everything else
-is refused with a sentence that says what the file is and what to do about it.
+It reads PNG (1, 8 and 16 bit; grey, RGB, RGBA, palette), JPEG, BMP, TIFF, and DICOM (`cxr.data.dicom`), and refuses
+everything else with a sentence that says what the file is and what to do about it.
 """
 from __future__ import annotations
 
@@ -52,7 +52,16 @@ _FOREIGN = (                                     # (offset, magic, what it is an
 def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> np.ndarray:
     """Read an image file as `read_bytes` does, and warn of what `image_notes` has to say about it.
 
-    Raises `InputError`, also for a missing file or a folder.
+    Args:
+        path: of the file.
+        max_pixels: as of `read_bytes`.
+        max_bytes: likewise.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: as `read_bytes`, and for a missing file or a folder.
     """
     data = read_file(path, max_bytes)
     image = read_bytes(data, str(path), max_pixels, max_bytes)
@@ -62,7 +71,11 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, max_bytes:
 
 
 def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of a file; one of more than `max_bytes` is refused unread. Raises `InputError`."""
+    """The bytes of a file.
+
+    Raises:
+        InputError: it is missing, a folder, unreadable, or of more than `max_bytes` bytes, and then refused unread.
+    """
     try:
         with open(path, "rb") as file:
             _check_bytes(os.fstat(file.fileno()).st_size, str(path), max_bytes)
@@ -76,22 +89,28 @@ def read_file(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def read_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> np.ndarray:
-    """Decode the content of an image file to an array (H, W, 3), uint8, RGB, range 0-255.
+    """Decode the content of an image file.
 
     - Pixels of more than 8 bits are scaled by the bit depth that they use: a 16-bit file whose values
       stay below 4096 is taken for 12-bit, as detectors write them, instead of coming out nearly black.
     - Transparent pixels are composited on black, the background of a radiograph.
     - The EXIF orientation of photographed films is applied.
 
+    The content may be hostile: memory and time stay bounded by the two limits, whatever it claims to hold. Data
+    behind the end of a PNG or JPEG (an appended archive or page) are left alone.
+
     Args:
+        data: the content.
         name: what the sentences call it.
         max_pixels: more are refused from the header, before anything is decoded (Pillow's own limit, 178 million,
             holds as well).
         max_bytes: more are refused unseen.
 
-    The content may be hostile: memory and time stay bounded by the two limits, whatever it claims to hold. Data
-    behind the end of a PNG or JPEG (an appended archive or page) are left alone. Raises `InputError` that names
-    `name` for an empty, truncated, oversized or foreign file.
+    Returns:
+        (H, W, 3) uint8 RGB, range 0-255.
+
+    Raises:
+        InputError: the file is empty, truncated, oversized or foreign; the sentence begins with `name`.
     """
     _check_bytes(len(data), name, max_bytes)
     try:
@@ -109,9 +128,16 @@ def read_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS, max_bytes: 
 
 
 def image_notes(data: bytes, name: str) -> list[str]:
-    """What a DICOM file says about itself that speaks against using it here (lateral view, another body part, patient
-    data in the pixels, ...): sentences that name `name`, without patient data; [] for all else. For content that
-    `read_bytes` reads."""
+    """What a DICOM file says about itself that speaks against using it here: lateral view, another body part, patient
+    data in the pixels, ...
+
+    Args:
+        data: content that `read_bytes` reads.
+        name: what the sentences call it.
+
+    Returns:
+        Sentences without patient data; none for a file that is not DICOM.
+    """
     if not is_dicom(data):
         return []
     from cxr.data import dicom
@@ -293,9 +319,17 @@ def find_images(inputs: Iterable[str | os.PathLike]) -> list[tuple[Path, Path]]:
     """Expand files and folders to `(path, name)` pairs, in a stable order.
 
     A folder is searched with its subfolders for the suffixes in `SUFFIXES`, and for DICOM files without one (or with
-    a number for one, as in a file named by its UID); `name` is the path below the given folder, so that results can
-    be laid out alike. A file stands for itself whatever its suffix. Where two names agree, both get as many parent
-    folders as all such files do not share. Raises `InputError` for a missing path and for a folder without images.
+    a number for one, as in a file named by its UID). A file stands for itself whatever its suffix.
+
+    Args:
+        inputs: paths of files and folders.
+
+    Returns:
+        `(path, name)` of each file, once. The name is the path below the given folder, so that results can be laid out
+        alike; where two names agree, both get as many parent folders as all such files do not share.
+
+    Raises:
+        InputError: a path is missing, or a folder holds no images.
     """
     found: dict[str, tuple[Path, Path]] = {}     # absolute path -> (path, name)
 

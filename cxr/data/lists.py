@@ -18,7 +18,12 @@ from cxr.errors import InputError
 
 @dataclass(frozen=True)
 class LabelList:
-    """What a list file says: image names, their line numbers in the file, and their labels, an array of as many rows.
+    """What a list file says.
+
+    Attributes:
+        names: of the images.
+        numbers: their lines in the file, from 1.
+        labels: an array of as many rows.
     """
     names: list[str]
     numbers: list[int]
@@ -26,7 +31,11 @@ class LabelList:
 
 
 def read_list(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
-    """`(line number, line)` of the non-empty lines of a list file. Raises `InputError` if it has none."""
+    """`(line number, line)` of the non-empty lines of a list file.
+
+    Raises:
+        InputError: there is no such file, it is no text, or it has no such lines.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -55,7 +64,17 @@ def missing_files(data_dir: str | os.PathLike, names: Sequence[str]) -> list[int
 
 def require_files(data_dir: str | os.PathLike, names: Sequence[str], numbers: Sequence[int],
                   list_file: str | os.PathLike) -> None:
-    """Raise `InputError` naming the first missing file with its line number, and how many are missing."""
+    """Refuse a list of images that are not all there.
+
+    Args:
+        data_dir: folder that the names are relative to.
+        names: of the images.
+        numbers: their lines in the list.
+        list_file: the list, for the sentence.
+
+    Raises:
+        InputError: names the first missing file with its line number, and how many are missing.
+    """
     missing = missing_files(data_dir, names)
     if missing:
         first = missing[0]
@@ -65,7 +84,11 @@ def require_files(data_dir: str | os.PathLike, names: Sequence[str], numbers: Se
 
 
 def read_patients(csv_file: str | os.PathLike) -> dict[str, str]:
-    """Image name -> patient, from a table with the columns `file` and `patient`. Raises `InputError`."""
+    """Image name -> patient, from a table with the columns `file` and `patient`.
+
+    Raises:
+        InputError: the table cannot be read, is empty or lacks one of the columns.
+    """
     try:
         with open(csv_file, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -78,10 +101,20 @@ def read_patients(csv_file: str | os.PathLike) -> dict[str, str]:
 
 def sources_of(data_dir: str | os.PathLike, table: str | os.PathLike | None = None,
                column: str | None = None) -> dict[str, str] | None:
-    """Image name -> source, from a table with the column `file`; None where there is no `sources.csv` in `data_dir`.
+    """Where each image comes from, by a table with the column `file`.
 
-    The column is `source`, or else `source_file`, of which the first folder counts, or the name with its digits as `#`:
-    collections number their files in their own ways. Raises `InputError`.
+    Args:
+        data_dir: folder of the images.
+        table: by default `sources.csv` in `data_dir`.
+        column: that says the source; by default `source`, or else `source_file`, of which the first folder counts, or
+            the name with its digits as `#`: collections number their files in their own ways.
+
+    Returns:
+        Image name -> source; None where no table is named and there is none in `data_dir`, or where the table has no
+        column that says a source.
+
+    Raises:
+        InputError: the table cannot be read, or lacks the `column` that was named.
     """
     path = Path(table or Path(data_dir, "sources.csv"))
     if not table and not path.exists():

@@ -39,9 +39,12 @@ _EXTENT = 1.12  # the upright canvas reaches past the frame: rotation and shift 
 class Phantom:
     """One drawn X-ray.
 
-    image: (H, W) uint8, bright is dense. label: index into CLASS_NAMES. box: (x, y, w, h) of the sign in
-    pixels, x and y its top left corner. patient: the same for all views of one chest. lungs: (H, W) bool, both
-    lungs without the heart, also where fluid or a sign lies in them.
+    Attributes:
+        image: (H, W) uint8, bright is dense.
+        label: index into CLASS_NAMES.
+        box: (x, y, w, h) of the sign in pixels, x and y its top left corner.
+        patient: the same for all views of one chest.
+        lungs: (H, W) bool, both lungs without the heart, also where fluid or a sign lies in them.
     """
 
     image: np.ndarray
@@ -56,20 +59,23 @@ class Phantom:
         return np.stack([self.image] * 3, axis=-1)
 
 
-def _soft(distance, width=0.025):
+def _soft(distance: np.ndarray, width: float = 0.025) -> np.ndarray:
     """Smooth step in [0, 1]: 0 below -width, 1 above +width (`distance` in chest units)."""
     t = np.clip(distance * (0.5 / width) + 0.5, 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def _bump(x, centre, width):
+def _bump(x: np.ndarray, centre: float, width: float) -> np.ndarray:
     return np.exp(-(((x - centre) / width) ** 2))
 
 
 class _Chest:
-    """The shape of one patient's chest: numbers drawn from `rng`, and the outlines they give."""
+    """The shape of one patient's chest: numbers drawn from `rng`, and the outlines they give.
 
-    def __init__(self, rng):
+    Coordinates are in chest units, as in the module's docstring: `x` and `y` are arrays that broadcast.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
         u = rng.uniform
         self.width = u(0.60, 0.74)  # half the inner width of the thorax
         self.apex, self.base = u(-0.78, -0.66), u(0.46, 0.64)  # y of the lungs' tips and costophrenic angles
@@ -88,34 +94,37 @@ class _Chest:
         self.aeration = u(0.62, 0.80)  # how much of the soft tissue's brightness air takes away
         self.vessels = u(0.11, 0.21)
 
-    def _rounded(self, y, power, apex):
+    def _rounded(self, y: np.ndarray, power: float, apex: float) -> np.ndarray:
         t = np.clip((y - apex) / (self.base - apex), 0, 1)
         return np.sqrt(1 - (1 - t) ** power)
 
-    def lateral(self, y, lowered=0.0):
+    def lateral(self, y: np.ndarray, lowered: float = 0.0) -> np.ndarray:
         """Distance of the chest wall from the midline; `lowered` moves the apex down."""
         return self.crest + (self.width - self.crest) * self._rounded(y, self.roundness, self.apex + lowered)
 
-    def medial(self, x, y, lowered=0.0):
+    def medial(self, x: np.ndarray, y: np.ndarray, lowered: float = 0.0) -> np.ndarray:
         """Distance of a lung's inner edge from the midline; the aortic arch dents the patient's left one."""
         edge = self.mediastinum + self.knob * _bump(y, -0.30, 0.09) * (x > 0)
         return self.crest - (self.crest - edge) * self._rounded(y, 7.0, self.apex + lowered)
 
-    def above(self, x, y):
+    def above(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Weight in [0, 1] of the space above the domes of the diaphragm."""
         t = np.clip((np.abs(x) - 0.44 * self.width) / (0.60 * self.width), -1, 1)
         dome = self.dome - self.liver * np.minimum(np.sign(x), 0)
         return _soft(self.base - dome * (1 - t * t) + 0.02 - y, 0.02)
 
-    def lungs(self, x, y):
+    def lungs(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Weight in [0, 1] of both lungs, the heart not yet taken out."""
         out = np.abs(x)
         walls = _soft(np.minimum(self.lateral(y) - out, out - self.medial(x, y)))
         return walls * _soft(y - self.apex - 0.02) * self.above(x, y)
 
-    def heart(self, x, y, ctr):
-        """Depth inside a heart whose width is `ctr` of the thorax's, a tilted ellipse on the diaphragm:
-        alone, and joined to the great vessels above it. In chest units, negative outside."""
+    def heart(self, x: np.ndarray, y: np.ndarray, ctr: float) -> tuple[np.ndarray, np.ndarray]:
+        """Depth inside a heart whose width is `ctr` of the thorax's, a tilted ellipse on the diaphragm.
+
+        Returns:
+            The depth in the heart alone, and joined to the great vessels above it; in chest units, negative outside.
+        """
         half = ctr * self.width
         cos, sin, ratio = math.cos(self.tilt), math.sin(self.tilt), 0.80
         long = half / math.hypot(cos, ratio * sin)
@@ -127,14 +136,14 @@ class _Chest:
         return muscle, np.maximum(muscle, trunk) + fillet
 
 
-def _polylines(canvas, paths, value, thickness):
-    """Draws paths (K, N, 2) on a uint8 canvas; `thickness` in chest units, at least one pixel."""
+def _polylines(canvas: np.ndarray, paths: np.ndarray, value: int, thickness: float) -> None:
+    """Draw paths (K, N, 2) on a uint8 canvas; `thickness` in chest units, at least one pixel."""
     scale = len(canvas) / (2 * _EXTENT)
     pixels = np.rint(((paths + _EXTENT) * scale - 0.5) * 16).astype(np.int32)  # sixteenths: the 4 below
     cv2.polylines(canvas, list(pixels), False, value, max(1, round(thickness * scale)), cv2.LINE_AA, 4)
 
 
-def _bones(chest, side_length, rng):
+def _bones(chest: _Chest, side_length: int, rng: np.random.Generator) -> np.ndarray:
     """(S, S) float32, 0 to about 1: ribs and clavicles, dense at the rims and spongy between."""
     back, front = np.zeros((2, side_length, side_length), np.uint8)
     number, side = np.arange(10)[:, None], np.array([-1, 1])[:, None, None]
@@ -157,7 +166,7 @@ def _bones(chest, side_length, rng):
     return cv2.GaussianBlur(back.astype(np.float32) + front, (0, 0), 0.004 * side_length) / 255
 
 
-def _vessels(chest, side_length, rng):
+def _vessels(chest: _Chest, side_length: int, rng: np.random.Generator) -> np.ndarray:
     """(S, S) float32 in [0, 1]: vessels that branch and thin out from each hilum, eleven on each side."""
     side = np.repeat([-1.0, 1.0], 11)[:, None]
     hilum = np.stack([side * (chest.mediastinum + 0.07), -0.02 + 0.03 * side], -1)
@@ -178,7 +187,7 @@ def _vessels(chest, side_length, rng):
     return cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), 0.003 * side_length) / 255
 
 
-def _nodule_place(chest, rng):
+def _nodule_place(chest: _Chest, rng: np.random.Generator) -> tuple[float, float, float]:
     """(x, y, radius) of a nodule wholly inside one lung, clear of heart, wall and diaphragm."""
     x, y = rng.uniform(-1, 1, 200) * chest.width, rng.uniform(chest.apex, chest.base, 200)
     radius = rng.uniform(0.070, 0.105)
@@ -189,8 +198,9 @@ def _nodule_place(chest, rng):
     return float(x[i]), float(y[i]), radius
 
 
-def _upright(chest, label, sign, side_length, rng):
-    """The chest before exposure. Returns brightness, the sign's weight and that of the lungs, all (S, S) float32."""
+def _upright(chest: _Chest, label: int, sign: bool, side_length: int,
+             rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """The chest before exposure: brightness, the sign's weight and that of the lungs, all (S, S) float32."""
     axis = ((np.arange(side_length, dtype=np.float32) + 0.5) / side_length * 2 - 1) * _EXTENT
     x, y = axis[None], axis[:, None]
     # Everything random comes first, whatever the class: the chest is the same with and without its sign.
@@ -227,7 +237,6 @@ def _upright(chest, label, sign, side_length, rng):
     if not sign:
         rim = fluid = line = nodule = 0.0
     air = air - fluid
-
     rows = [-1.2, -0.98, -0.86, -0.74, -0.60, -0.10, 0.10, 0.25, 1.2]
     body = [chest.neck, chest.neck, 0.60, 1.05, 1.40, 1.30, 1.06, chest.flank, chest.flank + 0.10]
     outline = cv2.GaussianBlur(np.interp(y, rows, body).astype(np.float32), (0, 0), 0.03 * side_length)
@@ -252,12 +261,20 @@ def _upright(chest, label, sign, side_length, rng):
 
 
 def draw(label: int, seed: int, size: int = 256, view: int = 0, sign: bool = True) -> Phantom:
-    """Draws one frontal chest X-ray. Same arguments, same bytes (with another cv2 up to one grey level off).
+    """Draw one frontal chest X-ray. Same arguments, same bytes (with another cv2 up to one grey level off).
 
-    label: index into CLASS_NAMES. seed: >= 0, the patient (patients of different classes share nothing).
-    size: height and width in pixels, >= 64. view: >= 0, an exposure: position, contrast and noise differ,
-    chest and sign are the same. sign: False leaves the sign out, all else equal; `box` still says where.
-    Returns a Phantom. Raises ValueError on an argument out of range.
+    Args:
+        label: index into CLASS_NAMES.
+        seed: >= 0, the patient (patients of different classes share nothing).
+        size: height and width in pixels, >= 64.
+        view: >= 0, an exposure: position, contrast and noise differ, chest and sign are the same.
+        sign: False leaves the sign out, all else equal; `box` still says where.
+
+    Returns:
+        The X-ray with what is known of it.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
     if label not in range(len(CLASS_NAMES)):
         raise ValueError(f"label must be 0 to {len(CLASS_NAMES) - 1}, got {label!r}")
@@ -287,13 +304,23 @@ def draw(label: int, seed: int, size: int = 256, view: int = 0, sign: bool = Tru
 
 def write_folder(folder: str | os.PathLike, per_class: int = 60, size: int = 256, seed: int = 0,
                  progress: Callable[[int, int], object] | None = None) -> list[dict]:
-    """Writes a data set: `folder/<Class>/<Class>-0001.png`, ..., `boxes.csv` and `sources.csv`.
+    """Write a data set: `folder/<Class>/<Class>-0001.png`, ..., `boxes.csv` and `sources.csv`.
 
-    per_class: images of each class, 1 to 9999; every third patient of a class has two of them.
-    seed: >= 0; folders of different seeds share no patient. progress: called as progress(done, total).
     boxes.csv has BOX_COLUMNS (file relative to `folder`, class name, pixels), sources.csv SOURCE_COLUMNS
-    (source_file is `phantom`); both are written last. Returns one dict per image with the columns of both.
-    Raises InputError where per_class is out of range or a class folder holds PNG files of another data set.
+    (source_file is `phantom`); both are written last.
+
+    Args:
+        folder: for the data set, made where it is missing.
+        per_class: images of each class, 1 to 9999; every third patient of a class has two of them.
+        size: height and width in pixels, >= 64.
+        seed: >= 0; folders of different seeds share no patient.
+        progress: called as progress(done, total).
+
+    Returns:
+        One dict per image with the columns of both tables.
+
+    Raises:
+        InputError: `per_class` is out of range, or a class folder holds PNG files of another data set.
     """
     if not 1 <= per_class <= 9999:
         raise InputError(f"per_class must be 1 to 9999, got {per_class}")
@@ -319,8 +346,14 @@ def write_folder(folder: str | os.PathLike, per_class: int = 60, size: int = 256
 
 
 def read_boxes(csv_path: str | os.PathLike) -> dict[str, tuple[float, float, float, float]]:
-    """Reads a boxes.csv as {file: (x, y, w, h)}, pixels. Raises InputError naming the line of a bad row, or a file
-    with two boxes."""
+    """Read a boxes.csv.
+
+    Returns:
+        File -> (x, y, w, h) in pixels.
+
+    Raises:
+        InputError: names the line of a bad row, or a file with two boxes.
+    """
     found = {}
     for row in boxes.read_boxes(csv_path):
         if row.image in found:

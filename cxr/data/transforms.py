@@ -25,7 +25,8 @@ class Preprocess:
         resize: an int is the length of the shorter side (aspect ratio kept), a pair is (height, width).
         crop: side of the centre crop, or None for no crop.
         scale: the 8-bit values are divided by it: 255 gives 0-1, 1 leaves 0-255.
-        mean, std: per RGB channel, in the scaled range.
+        mean: per RGB channel, in the scaled range.
+        std: likewise.
         antialias: True resizes as Pillow does (every source pixel counts), False as OpenCV's bilinear
             does (four neighbours, so shrinking 1024 to 256 skips most pixels). Scores differ visibly:
             always use what the weights were trained or published with.
@@ -46,34 +47,53 @@ class Preprocess:
         return (3, height, width)
 
     def view(self, image: np.ndarray) -> np.ndarray:
-        """The part of `image` (H, W, 3) uint8 that the network sees, still as a picture (h, w, 3) uint8."""
+        """The part of `image` (H, W, 3) uint8 that the network sees, still as a picture (h, w, 3) uint8.
+
+        Raises:
+            InputError: the image is too elongated, or the crop does not fit into the resized image.
+        """
         image = resize(image, self.resize, self.antialias)
         return centre_crop(image, self.crop) if self.crop else image
 
     def to_input(self, view: np.ndarray) -> np.ndarray:
-        """Scale and normalise (..., h, w, 3) uint8 to (..., 3, h, w) float32."""
+        """Scale and normalise a view, (..., h, w, 3) uint8, to (..., 3, h, w) float32."""
         scaled = np.asarray(view, "float32") / np.float32(self.scale)
         normalised = (scaled - np.asarray(self.mean, "float32")) / np.asarray(self.std, "float32")
         return np.ascontiguousarray(np.moveaxis(normalised, -1, -3))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 to (3, h, w) float32. Also takes a Pillow image, or 0-255 as float."""
+        """What the network gets for an image.
+
+        Args:
+            image: (H, W, 3) uint8; also a Pillow image, or 0-255 as float.
+
+        Returns:
+            (3, h, w) float32.
+
+        Raises:
+            InputError: as `view`.
+        """
         return self.to_input(self.view(np.asarray(image, np.uint8)))
 
     def __str__(self) -> str:
         size = (f"shorter side to {self.resize}" if isinstance(self.resize, int) else
                 f"to {self.resize[0]} x {self.resize[1]}")
         crop = f", centre crop {self.crop}" if self.crop else ""
-        mean, std = (" ".join(f"{value:.4g}" for value in own) for own in (self.mean, self.std))
+        mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
         return (f"{size} ({'antialiased' if self.antialias else 'four neighbours'}){crop}, divided by {self.scale:g}, "
                 f"mean {mean}, std {std}")
 
     def to_dict(self) -> dict:
+        """The fields by name, as JSON can hold them."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> Preprocess:
-        """Inverse of `to_dict`, also after a trip through JSON. Raises `InputError` on foreign fields."""
+        """Inverse of `to_dict`, also after a trip through JSON.
+
+        Raises:
+            InputError: there are foreign fields.
+        """
         try:
             return cls(**{name: tuple(value) if isinstance(value, list) else value
                           for name, value in values.items()})
@@ -86,10 +106,16 @@ class Preprocess:
 class Augment:
     """Random rotation, zoom, crop and horizontal flip for training, after the resize of `preprocess`.
 
-    Crop and flip are published for CheXNet; rotation by up to `rotate` degrees either way, with black corners and the
-    nearest pixel as torchvision's `RandomRotation` has it, and flip for the pneumonia ResNet. `zoom` enlarges a part
-    of the image whose sides are shorter by up to that share. The draw comes from the generator that the caller
-    passes, so that a sample's augmentation can depend on (seed, epoch, index) alone and survives workers and restarts.
+    Crop and flip are published for CheXNet, rotation and flip for the pneumonia ResNet. The draw comes from the
+    generator that the caller passes, so that a sample's augmentation can depend on (seed, epoch, index) alone and
+    survives workers and restarts.
+
+    Args:
+        preprocess: of the network.
+        flip: probability of a horizontal flip, 0-1.
+        rotate: by up to that many degrees either way, with black corners and the nearest pixel as torchvision's
+            `RandomRotation` has it.
+        zoom: enlarges a part of the image whose sides are shorter by up to that share, 0-1.
     """
     preprocess: Preprocess
     flip: float = 0.5
@@ -99,7 +125,11 @@ class Augment:
     takes_rng = True                             # tells `cxr.data.dataset.XrayDataset` to pass one
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(H, W, 3) uint8 to (3, h, w) float32."""
+        """(H, W, 3) uint8 to (3, h, w) float32, drawn from `rng`.
+
+        Raises:
+            InputError: the image is too elongated, or the crop does not fit into the resized image.
+        """
         image = resize(np.asarray(image, np.uint8), self.preprocess.resize, self.preprocess.antialias)
         if self.rotate:
             image = np.asarray(Image.fromarray(image).rotate(rng.uniform(-self.rotate, self.rotate)))
@@ -116,7 +146,7 @@ class Augment:
 
 
 def random_crop(image: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A (height, width, 3) part of (H, W, 3), every place as likely."""
+    """A (height, width, 3) part of (H, W, 3), every place equally likely."""
     top, left = (rng.integers(whole - part + 1) for whole, part in zip(image.shape, (height, width)))
     return image[top:top + height, left:left + width]
 
@@ -127,7 +157,17 @@ class TenCrop:
     preprocess: Preprocess
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 to (10, 3, h, w) float32. Also takes a Pillow image."""
+        """What the network gets for the ten crops of an image.
+
+        Args:
+            image: (H, W, 3) uint8; also a Pillow image.
+
+        Returns:
+            (10, 3, h, w) float32.
+
+        Raises:
+            InputError: the preprocessing has no crop, or it does not fit into the resized image.
+        """
         side = self.preprocess.crop
         if not side:
             raise InputError("ten crops need a preprocessing with a crop, and this checkpoint's has none: "
@@ -137,7 +177,18 @@ class TenCrop:
 
 
 def resized_shape(shape: Sequence[int], size: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) that `resize` gives an image of `shape` (H, W). Raises `InputError` for a strip of an image."""
+    """The shape that `resize` gives an image.
+
+    Args:
+        shape: (H, W) of the image.
+        size: an int is the length of the shorter side, a pair is (height, width).
+
+    Returns:
+        (height, width) in pixels.
+
+    Raises:
+        InputError: the image is a strip, more than ten times as long as wide, and only its shorter side is given.
+    """
     height, width = shape
     if not isinstance(size, int):
         return tuple(size)
@@ -151,7 +202,16 @@ def resized_shape(shape: Sequence[int], size: int | Sequence[int]) -> tuple[int,
 def resize(image: np.ndarray, size: int | Sequence[int], antialias: bool) -> np.ndarray:
     """Bilinear resize of (H, W, 3) uint8, equal to `paddle.vision.transforms.Resize`.
 
-    With `antialias` it is what Paddle does to a Pillow image, without it what Paddle does to an array.
+    Args:
+        image: (H, W, 3) uint8.
+        size: an int is the length of the shorter side, a pair is (height, width).
+        antialias: True does what Paddle does to a Pillow image, False what Paddle does to an array.
+
+    Returns:
+        (height, width, 3) uint8; the image itself where it fits already.
+
+    Raises:
+        InputError: as `resized_shape`.
     """
     new_height, new_width = resized_shape(image.shape[:2], size)
     if (new_height, new_width) == image.shape[:2]:
@@ -167,7 +227,11 @@ def centre_corner(shape: Sequence[int], side: int) -> tuple[int, int]:
 
 
 def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
-    """Central (side, side, 3) part; offsets rounded as `paddle.vision.transforms.CenterCrop` does."""
+    """Central (side, side, 3) part; offsets rounded as `paddle.vision.transforms.CenterCrop` does.
+
+    Raises:
+        InputError: as `check_crop`.
+    """
     check_crop(image, side)
     top, left = centre_corner(image.shape[:2], side)
     return image[top:top + side, left:left + side]
@@ -177,6 +241,9 @@ def ten_crop(image: np.ndarray, side: int) -> np.ndarray:
     """(H, W, 3) to (10, side, side, 3): top left, top right, bottom left, bottom right, centre, then mirrored.
 
     As in the published code the mirrored five are cut from the mirrored image, in the same order.
+
+    Raises:
+        InputError: as `check_crop`.
     """
     def five(image: np.ndarray) -> list[np.ndarray]:
         bottom, right = image.shape[0] - side, image.shape[1] - side
@@ -188,7 +255,11 @@ def ten_crop(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def check_crop(image: np.ndarray, side: int) -> None:
-    """Raise `InputError` where the crop does not fit into the resized image."""
+    """Refuse a crop of `side` pixels that does not fit into the resized image (H, W, 3).
+
+    Raises:
+        InputError: it does not fit.
+    """
     if min(image.shape[:2]) < side:
         raise InputError(f"a crop of {side} does not fit into an image of {image.shape[0]} x {image.shape[1]}: "
                          "resize to at least the crop.")
