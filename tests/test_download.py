@@ -282,7 +282,7 @@ def test_download_of_cam_knows_its_own_weights_only(get, server, tmp_path, monke
     assert is_whole(tmp_path) and offered.state() == "intact"
     (tmp_path / "x").write_bytes(b"")
     assert offered.state() == "another content"
-    with pytest.raises(InputError, match="mine.pdparams is not to be had from the net: --download knows .*x"):
+    with pytest.raises(InputError, match="mine.pdparams cannot be downloaded: --download knows .*x"):
         fetch_published("mine.pdparams", [offered])
 
 

@@ -13,9 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cxr.errors import InputError
 from cxr.utils.progress import progress
+
+if TYPE_CHECKING:                                  # slow to import, and only a download needs it
+    from http.client import HTTPResponse
 
 SERVER = "https://raw.githubusercontent.com"
 LIMIT = 100 << 20                                  # bytes: GitHub takes no larger file
@@ -34,7 +38,14 @@ _NOT_THE_FILE = (
 class Download:
     """A file of a public repository at one commit, and where it belongs here.
 
-    `blob` is git's own id of the content: SHA-1 of `blob <size>`, a zero byte, and the content.
+    Attributes:
+        target: its place here.
+        repository: on GitHub, `OWNER/NAME`.
+        commit: in hex.
+        path: of the file in the repository.
+        blob: git's own id of the content: SHA-1 of `blob <size>`, a zero byte, and the content, in hex.
+        about: what it is, for people.
+        after: the command to go on with, if it cannot be used as it is.
     """
     target: Path
     repository: str
@@ -42,9 +53,10 @@ class Download:
     path: str
     blob: str
     about: str
-    after: str = ""                                # the command to go on with, if it cannot be used as it is
+    after: str = ""
 
     def url(self, server: str = SERVER) -> str:
+        """Address of the file on a server that is laid out as GitHub's."""
         return f"{server.rstrip('/')}/{self.repository}/{self.commit}/{self.path}"
 
     def state(self) -> str:
@@ -55,7 +67,7 @@ class Download:
 
 
 def blob_id(path: str | os.PathLike) -> str:
-    """What `git hash-object` prints for a file. Little of it is in memory."""
+    """What `git hash-object` prints for a file, with little of it in memory."""
     with open(path, "rb") as file:
         digest = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
         while block := file.read(_BLOCK):
@@ -64,22 +76,41 @@ def blob_id(path: str | os.PathLike) -> str:
 
 
 def fetch_published(path: str | os.PathLike, offered: Sequence[Download]) -> None:
-    """Fetch that of the `offered` files whose place is `path`. Raises `InputError` if none is, and as `fetch` does."""
-    chosen = next((one for one in offered if one.target == Path(path)), None)
+    """Fetch that of the `offered` files whose place is `path`.
+
+    Raises:
+        InputError: it is the place of none of them, or as `fetch`.
+        OSError: as `fetch`.
+    """
+    chosen = next((download for download in offered if download.target == Path(path)), None)
     if chosen is None:
-        known = ", ".join(str(one.target) for one in offered) or "none for this model"
-        raise InputError(f"{path} is not to be had from the net: --download knows {known}.")
+        known = ", ".join(str(download.target) for download in offered) or "none for this model"
+        raise InputError(f"{path} cannot be downloaded: --download knows {known}.")
     fetch(chosen.url(), chosen.target, chosen.blob)
 
 
 def fetch(url: str, target: str | os.PathLike, blob: str, limit: int = LIMIT, overwrite: bool = False,
           sleep: Callable[[float], None] = time.sleep) -> bool:
-    """Download `url` to `target` unless it is there; True if it was fetched.
+    """Download `url` to `target` unless it is there.
 
     A download that was cut goes on where it ended, also in a later call, if the server can do that. Proxies are taken
-    from the environment (`HTTPS_PROXY`, ...). Raises `InputError` where the file cannot be had, is no file but a web
-    page or a Git LFS pointer, is larger than `limit` bytes, or has another content than `blob`; and `OSError` where the
-    disk is full (what was fetched is kept for the next call).
+    from the environment (`HTTPS_PROXY`, ...).
+
+    Args:
+        url: of the file.
+        target: its place here; missing folders are made.
+        blob: the git blob id that its content must have.
+        limit: bytes; more are refused.
+        overwrite: replace a `target` with another content, which is refused otherwise.
+        sleep: waits a number of seconds before another try.
+
+    Returns:
+        Whether it was fetched; False where it was there already.
+
+    Raises:
+        InputError: the file cannot be fetched, is a web page or a Git LFS pointer instead, is larger than `limit`, or
+            has another content than `blob`; or `target` has, and is not to be overwritten.
+        OSError: the disk is full (what was fetched is kept for the next call).
     """
     import filelock
 
@@ -136,7 +167,7 @@ def _complete(url: str, part: Path, blob: str, limit: int, sleep: Callable[[floa
 class _Interrupted(Exception):
     """A failure that may pass; `wait` is how many seconds the server asked for, 0 if it did not say."""
 
-    def __init__(self, reason: object, wait: float = 0):
+    def __init__(self, reason: object, wait: float = 0) -> None:
         super().__init__(str(reason))
         self.wait = min(wait, _LONGEST_WAIT)
 
@@ -180,7 +211,7 @@ def _receive(url: str, part: Path, limit: int) -> None:
         _write(answer, part, begun, size, limit, url)
 
 
-def _write(answer, part: Path, begun: int, size: int | None, limit: int, url: str) -> None:
+def _write(answer: HTTPResponse, part: Path, begun: int, size: int | None, limit: int, url: str) -> None:
     blocks = None if size is None else -(-(size - begun) // _BLOCK)
     name = url.rsplit("/", 1)[-1] + (f" from byte {begun}" if begun else "")
     try:
@@ -205,7 +236,7 @@ def _write(answer, part: Path, begun: int, size: int | None, limit: int, url: st
         raise _Interrupted(f"the connection ended after {written} of {size} bytes")
 
 
-def _blocks(answer) -> Iterator[bytes]:
+def _blocks(answer: HTTPResponse) -> Iterator[bytes]:
     import http.client
     while True:
         try:

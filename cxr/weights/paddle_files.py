@@ -2,7 +2,7 @@
 
 A `.pdparams` file is a pickle, and `paddle.load` unpickles whatever it finds: a hostile file runs
 code. `read_weights` admits only what a dictionary of NumPy arrays needs, and lets the file call none of
-it: requests are noted and the arrays then built here, so the worst a file can do is to be refused.
+it: requests are noted and the arrays are then built here, so the worst that can happen is a refusal.
 `load_weights` compares every key and shape before it sets the first value, where `set_state_dict` would
 warn and go on with half a model.
 
@@ -19,13 +19,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from cxr.errors import InputError
 from cxr.utils.files import replacing
 from cxr.weights.unpickling import Noted, PlainDict
+
+if TYPE_CHECKING:                                  # files are read and written without Paddle
+    from paddle.nn import Layer
 
 META_KEY = "cxr.meta"
 _PADDLE_NAMES = "StructuredToParameterName@@"      # Paddle's own table of variable names
@@ -61,7 +64,7 @@ _FOREIGN = (
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> partial:
         if (module, name) not in _ADMITTED:
             raise InputError(f"it asks for {module}.{name}, which no weights file needs and which could run code; "
                              "do not open it with paddle.load either")
@@ -70,7 +73,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _array(noted: Noted) -> np.ndarray:
-    """The array that a pickle described. Fails with nearly any exception where the description is odd."""
+    """The array that a pickle described. It fails with nearly any exception where the description is odd."""
     if noted.what == "_reconstruct":
         _, shape, dtype, fortran, data = noted.state
     elif noted.what == "_frombuffer":
@@ -99,12 +102,15 @@ def _bytes(data: object) -> object:
 def read_weights(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     """Read a checkpoint file without running code from it.
 
-    Reads what `paddle.save` of Paddle 2.0 to 3.x writes for a state dict, pickled dictionaries of NumPy
+    It reads what `paddle.save` of Paddle 2.0 to 3.x writes for a state dict, pickled dictionaries of NumPy
     arrays, and such a dictionary one level down under `state_dict`, `model`, `model_state_dict` or
     `params`. The `module.` prefix of multi-GPU training is stripped.
 
-    Returns `(state, meta)`: key -> array in file order, and what `save_weights` stored (`{}` if nothing).
-    Raises `InputError` naming the file for anything else.
+    Returns:
+        `(state, meta)`: key -> array in file order, and what `save_weights` stored (`{}` if nothing).
+
+    Raises:
+        InputError: names the file that is anything else.
     """
     path = Path(path)
     with one_sentence(path, "Paddle checkpoint"), open(path, "rb") as file:
@@ -116,7 +122,15 @@ def read_weights(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
 
 @contextmanager
 def one_sentence(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever reading the checkpoint `path` raises into an `InputError` of one sentence that names it."""
+    """Turn whatever reading a checkpoint raises into one sentence that names it.
+
+    Args:
+        path: of the checkpoint.
+        kind: what it should be, such as "Paddle checkpoint".
+
+    Raises:
+        InputError: anything was raised.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -184,7 +198,18 @@ def strip_module(state: dict) -> dict:
 
 
 def read_meta(path: Path, text: object) -> dict:
-    """The metadata that `save_weights` stored as JSON; `{}` for None. Raises `InputError`."""
+    """The metadata that `save_weights` stored.
+
+    Args:
+        path: of the checkpoint, for the sentence.
+        text: what it holds as metadata, of any type as the file may be hostile; None for nothing.
+
+    Returns:
+        The metadata; `{}` for None.
+
+    Raises:
+        InputError: it is not a JSON object.
+    """
     if text is None:
         return {}
     try:
@@ -196,27 +221,45 @@ def read_meta(path: Path, text: object) -> dict:
     raise InputError(f"{path} carries unreadable metadata under '{META_KEY}': save it again with save_weights.")
 
 
-def load_weights(model, path: str | os.PathLike) -> dict:
-    """Fill `model` (a `paddle.nn.Layer`) from the file `path`, all of it or nothing.
+def load_weights(model: Layer, path: str | os.PathLike) -> dict:
+    """Fill `model` from the file `path`, all of it or nothing.
 
-    Every key and shape is compared before the first value is set, and values must be finite. Returns the
-    metadata stored by `save_weights` (`{}` for a bare published file). Raises `InputError`.
+    Every key and shape is compared before the first value is set, and values must be finite.
+
+    Returns:
+        The metadata stored by `save_weights` (`{}` for a bare published file).
+
+    Raises:
+        InputError: the file cannot be read, or does not fit the model.
     """
     state, meta = read_weights(path)
     fill(model, state, path)
     return meta
 
 
-def fill(model, state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
-    """Set the weights of `model` to `state`, as read from `path`, once every key and shape is seen to fit."""
-    own = model.state_dict()
-    check_state(state, {key: tuple(value.shape) for key, value in own.items()}, path)
-    for key, tensor in own.items():
+def fill(model: Layer, state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
+    """Set the weights of `model` to `state`, as read from `path`, once every key and shape is seen to fit.
+
+    Raises:
+        InputError: as `check_state`.
+    """
+    weights = model.state_dict()
+    check_state(state, {key: tuple(value.shape) for key, value in weights.items()}, path)
+    for key, tensor in weights.items():
         tensor.set_value(state[key].astype(str(tensor.dtype).rsplit(".", 1)[-1]))
 
 
 def check_state(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], path: str | os.PathLike) -> None:
-    """Raise `InputError` unless `state` has exactly the keys and shapes of `shapes` and only finite values."""
+    """Refuse weights that are not those of a model.
+
+    Args:
+        state: as read.
+        shapes: key -> shape, of the model.
+        path: where `state` was read from, for the sentence.
+
+    Raises:
+        InputError: `state` has other keys or shapes, holds whole numbers, or values that are not finite.
+    """
     missing = [key for key in shapes if key not in state]
     unexpected = [key for key in state if key not in shapes]
     if missing or unexpected:
@@ -238,11 +281,18 @@ def check_state(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], pa
                              "use an earlier checkpoint.")
 
 
-def save_weights(model, path: str | os.PathLike, meta: Mapping | None = None) -> None:
-    """Write the weights of `model` (a `paddle.nn.Layer`, or its state dict) to `path`.
+def save_weights(model: Layer | Mapping, path: str | os.PathLike, meta: Mapping | None = None) -> None:
+    """Write the weights of a model to a file, which appears whole or not at all.
 
-    `meta` must be JSON-serialisable; it travels inside the file. The file appears whole or not at all: it
-    is written beside its final place, flushed to disk, then renamed. Raises `OSError` if the disk is full.
+    It is written beside its final place, flushed to disk, then renamed.
+
+    Args:
+        model: or its state dict.
+        path: of the file.
+        meta: travels inside the file; must be JSON-serialisable.
+
+    Raises:
+        OSError: the disk is full.
     """
     with replacing(path) as file:
         write_state(file, model.state_dict() if hasattr(model, "state_dict") else model, meta)

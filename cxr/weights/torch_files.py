@@ -13,7 +13,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path, PurePosixPath
@@ -64,24 +64,24 @@ class _Name:
     """What a pickle gets when it looks up a name: calling it notes the call; it takes no attributes."""
     __slots__ = ("call",)
 
-    def __init__(self, call: Callable):
+    def __init__(self, call: Callable) -> None:
         self.call = call
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: object) -> object:
         return self.call(*arguments)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> None:
         raise TypeError("a name is given attributes")
 
 
 # The unpickler written in Python: the one in C reserves memory for whatever memo number a file names.
 class _Unpickler(pickle._Unpickler):
-    def __init__(self, file):
+    def __init__(self, file: BinaryIO | _Limited) -> None:
         super().__init__(file, encoding="latin1")
         self.storages: dict[str, tuple[_Kind, int]] = {}
         self._room = _LONGEST_PICKLE                 # pairs that OrderedDicts may be made of, each at least a byte
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> _Name | _Kind:
         full = f"{module}.{name}"
         if full == "collections.OrderedDict":
             return _Name(self._dictionary)
@@ -92,7 +92,7 @@ class _Unpickler(pickle._Unpickler):
         raise InputError(f"it asks for {full}, which no file of weights needs and which could run code; do not open it "
                          "with torch.load either, and ask for a file of model.state_dict()")
 
-    def _dictionary(self, pairs=()):
+    def _dictionary(self, pairs: Sequence[tuple] = ()) -> PlainDict:
         self._room -= len(pairs)
         if self._room < 0:
             raise ValueError("dictionaries are copied over and over")
@@ -123,7 +123,7 @@ def _natural(value: object) -> int:
 class _Limited:
     """A file of which a pickle may read `_LONGEST_PICKLE` bytes."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO) -> None:
         self._file, self._left = file, _LONGEST_PICKLE
 
     def _spend(self, data: bytes) -> bytes:
@@ -142,7 +142,7 @@ class _Limited:
 class _Archive:
     """The zip format."""
 
-    def __init__(self, file: BinaryIO, size: int):
+    def __init__(self, file: BinaryIO, size: int) -> None:
         self._zip = zipfile.ZipFile(file)
         self._entries = {entry.filename: entry for entry in self._zip.infolist()}
         pickles = [name for name in self._entries if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -194,7 +194,7 @@ class _Stream:
 
     meta = None
 
-    def __init__(self, file: BinaryIO, size: int):
+    def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         _, version, system = (_Unpickler(_Limited(file)).load() for _ in range(3))
         if version != 1001 or not isinstance(system, dict):
@@ -222,7 +222,7 @@ class _Stream:
 
 
 def is_torch(path: str | os.PathLike) -> bool:
-    """Whether the file looks like one of PyTorch's, by its first bytes. False where it cannot be read."""
+    """Whether the file looks like one of PyTorch's, by its first bytes; False where it cannot be read."""
     try:
         with open(path, "rb") as file:
             head = file.read(64)
@@ -235,9 +235,14 @@ def read_torch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     """Read a state dict that `torch.save` wrote, bare or one level down in a checkpoint, without running code from it.
 
     Floating-point tensors of 16, 32 and 64 bits come as float32, whole numbers as they are; the prefix `module.` of
-    multi-GPU training is stripped. Returns `(state, meta)` as `cxr.weights.paddle_files.read_weights` does, with the
-    metadata that `write_torch` put into the file. Raises `InputError` naming the file for anything else. Memory: the
-    result and one storage of the file.
+    multi-GPU training is stripped. Memory: the result and one storage of the file.
+
+    Returns:
+        `(state, meta)` as `cxr.weights.paddle_files.read_weights`, with the metadata that `write_torch` put into the
+        file.
+
+    Raises:
+        InputError: names the file that is anything else.
     """
     path = Path(path)
     with one_sentence(path, "PyTorch checkpoint"), open(path, "rb") as file:
@@ -251,7 +256,7 @@ def read_torch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
         return strip_module(state), read_meta(path, source.meta)
 
 
-def _arrays(content: Mapping, source, size: int) -> dict[str, np.ndarray]:
+def _arrays(content: Mapping, source: _Archive | _Stream, size: int) -> dict[str, np.ndarray]:
     state, kept = {}, ("", b"")                      # tensors that share a storage lie side by side
     for key, value in content.items():
         if not isinstance(key, str):
@@ -276,7 +281,11 @@ def _arrays(content: Mapping, source, size: int) -> dict[str, np.ndarray]:
 
 
 def _array(storage: _Storage, offset: int, shape: tuple, strides: tuple, data: bytes, order: str) -> np.ndarray:
-    """The tensor as an array of its own. Raises `ValueError` where it is not wholly inside its storage."""
+    """The tensor as an array that shares no memory.
+
+    Raises:
+        ValueError: it is not wholly inside its storage.
+    """
     dtype = storage.kind.dtype.newbyteorder(order)
     if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS:
         raise ValueError(f"{len(shape)} dimensions with {len(strides)} strides")
@@ -297,8 +306,16 @@ def _array(storage: _Storage, offset: int, shape: tuple, strides: tuple, data: b
 def write_torch(path: str | os.PathLike, state: Mapping[str, np.ndarray], meta: Mapping | None = None) -> None:
     """Write float32 and int64 arrays as a state dict that `torch.load(path, weights_only=True)` gives back.
 
-    The format is the zip archive of PyTorch 1.6 and later; equal arrays give equal files, byte for byte. `meta`, which
-    must be JSON-serialisable, is an entry of its own that PyTorch leaves alone. The file appears whole or not at all.
+    The format is the zip archive of PyTorch 1.6 and later; equal arrays give equal files, byte for byte. The file
+    appears whole or not at all.
+
+    Args:
+        path: of the file.
+        state: key -> array.
+        meta: must be JSON-serialisable; a separate entry of the archive, which PyTorch leaves alone.
+
+    Raises:
+        OSError: the disk is full.
     """
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         def add(name: str, data: bytes) -> None:
