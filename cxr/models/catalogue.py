@@ -14,7 +14,14 @@ from cxr.utils.files import sha256
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A weights file that can be used: where it is, what it is, and the SHA-256 of its content in hex."""
+    """A weights file that can be used.
+
+    Attributes:
+        path: where it is.
+        recipe: name of the recipe that it belongs to.
+        class_names: what its outputs stand for.
+        sha256: of its content, in hex.
+    """
     path: Path
     recipe: str
     class_names: tuple[str, ...]
@@ -22,20 +29,24 @@ class Checkpoint:
 
 
 class Catalogue:
-    """The checkpoints below some folders, told by their metadata; each file is read once, until it changes.
+    """The checkpoints below some folders, known by their metadata; each file is read once, until it changes.
 
     Args:
         recipes: by name, those that a checkpoint may belong to.
         folders: searched with their subfolders for `.pdparams` files; they need not exist.
     """
 
-    def __init__(self, recipes: Mapping[str, Recipe], folders: Sequence[Path]):
+    def __init__(self, recipes: Mapping[str, Recipe], folders: Sequence[Path]) -> None:
         self.recipes, self.folders = recipes, [Path(folder) for folder in folders]
         self._known: dict[tuple, Checkpoint | str] = {}
         self._lock = threading.Lock()
 
     def scan(self) -> tuple[list[Checkpoint], list[str]]:
-        """`(usable, sentences about the others)`, in a stable order, those named `best` first."""
+        """Look for checkpoints.
+
+        Returns:
+            `(usable, sentences about the others)`, in a stable order, those named `best` first.
+        """
         with self._lock:                             # of several sessions that begin together one reads
             known = {}
             for path in self._paths():
@@ -44,9 +55,9 @@ class Catalogue:
                 known[key] = self._known.get(key) or self._describe(path)
             self._known = known
             found = list(known.values())
-        usable = [one for one in found if isinstance(one, Checkpoint)]
-        usable.sort(key=lambda one: (one.recipe, one.path.stem != "best", one.path))
-        return usable, [one for one in found if isinstance(one, str)]
+        usable = [entry for entry in found if isinstance(entry, Checkpoint)]
+        usable.sort(key=lambda checkpoint: (checkpoint.recipe, checkpoint.path.stem != "best", checkpoint.path))
+        return usable, [entry for entry in found if isinstance(entry, str)]
 
     def _paths(self) -> list[Path]:
         paths = {Path(parent, name) for folder in self.folders for parent, _, names in os.walk(folder)

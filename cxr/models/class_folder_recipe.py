@@ -1,6 +1,7 @@
 """A recipe for X-rays in class folders: lists, the 7:2:1 split, and patients. A subclass brings the model."""
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,13 @@ from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
 from cxr.models.recipe import Recipe, TrainDefaults
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:                                  # so that --help need not wait for Paddle
+    from paddle import Tensor
+    from paddle.optimizer import Optimizer
+    from paddle.optimizer.lr import LRScheduler
+
     from cxr.data.class_folders import Split
+    from cxr.data.dataset import ListedDataset
 
 
 class ClassFolderRecipe(Recipe):
@@ -32,16 +38,26 @@ class ClassFolderRecipe(Recipe):
     published_source = ""
 
     def listed(self, data_dir: str | os.PathLike, label_list: str | os.PathLike | LabelList,
-               class_names: Sequence[str], seed: int = 0):
-        """The data set of a list, in a file or in memory, transform not yet set."""
+               class_names: Sequence[str], seed: int = 0) -> ListedDataset:
+        """The data set of a list, transform not yet set.
+
+        Args:
+            data_dir: folder that the names in the list are relative to.
+            label_list: a file, or a list in memory.
+            class_names: what the indices stand for.
+            seed: of the augmentation.
+
+        Raises:
+            InputError: as `cxr.data.dataset.ListedDataset`.
+        """
         from cxr.data.dataset import ListedDataset
         return ListedDataset(data_dir, label_list, class_names, seed=seed)
 
-    def read_labels(self, path, class_names):
+    def read_labels(self, path: str | os.PathLike, class_names: Sequence[str]) -> LabelList:
         from cxr.data.class_folders import read_labels
         return read_labels(path, class_names)
 
-    def add_train_arguments(self, parser) -> None:
+    def add_train_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--data_dir", required=True,
                             help="folder with one subfolder of images for each class, such as COVID/ and Normal/")
         parser.add_argument("--train_list", help="lines of `FOLDER/NAME INDEX` (default: train.txt in data_dir if it "
@@ -51,7 +67,7 @@ class ClassFolderRecipe(Recipe):
                             help="table with the columns `file` and `patient`, so that no patient is in two splits "
                                  "(default: sources.csv in data_dir if it is there)")
 
-    def add_test_arguments(self, parser) -> None:
+    def add_test_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--data_dir", help="folder that the names in the list are relative to")
         parser.add_argument("--test_list", help="lines of `FOLDER/NAME INDEX` (default: test.txt beside the "
                                                 "checkpoint, where `train` put it, or in data_dir)")
@@ -60,7 +76,13 @@ class ClassFolderRecipe(Recipe):
                             help="table with the columns `file` and `patient` (default: sources.csv in data_dir if it "
                                  "is there; otherwise every image counts as a patient)")
 
-    def split(self, args) -> Split:
+    def split(self, args: argparse.Namespace) -> Split:
+        """As the user's lists say it, else as those in `save_dir` do when resuming, else made here, 7:2:1.
+
+        Raises:
+            InputError: one of --train_list and --val_list was given without the other, or the folder or the table of
+                patients cannot be used.
+        """
         from cxr.data.class_folders import SPLITS, Split, find_classes
         in_place, kept = ({part: Path(folder, f"{part}.txt") for part in SPLITS}
                           for folder in (args.data_dir, args.save_dir))
@@ -76,7 +98,7 @@ class ClassFolderRecipe(Recipe):
             return Split("kept", kept, names)      # images that came into the folder since do not count
         return _make_split(classes, data_dir=args.data_dir, patients_table=args.patients, seed=args.seed)
 
-    def train_sets(self, args, split: Split | None = None) -> tuple:
+    def train_sets(self, args: argparse.Namespace, split: Split | None = None) -> tuple[ListedDataset, ListedDataset]:
         from cxr.data.dataset import check_folders
         split = split or self.split(args)
         sets = (self.listed(args.data_dir, split.lists["train"], split.class_names, args.seed),
@@ -85,22 +107,24 @@ class ClassFolderRecipe(Recipe):
             check_folders(dataset, split.lists[part])
         return sets
 
-    def test_set(self, args, class_names, ckpt, split: Split | None = None):
+    def test_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path,
+                 split: Split | None = None) -> ListedDataset:
         if split and not args.test_list:
             return self._of_split(args, split)
         return self._listed(args, args.test_list, "test", class_names, ckpt)
 
-    def _of_split(self, args, split: Split):
+    def _of_split(self, args: argparse.Namespace, split: Split) -> ListedDataset:
         """The test set that belongs to a split."""
         listed = split.lists.get("test", Path(args.data_dir, "test.txt"))
         if isinstance(listed, Path) and not listed.exists():
             raise InputError(f"{listed} does not exist: name the list with --test_list.")
         return self.listed(args.data_dir, listed, split.class_names)
 
-    def val_set(self, args, class_names, ckpt):
+    def val_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path) -> ListedDataset:
         return self._listed(args, args.val_list, "val", class_names, ckpt)
 
-    def _listed(self, args, given: str | None, part: str, class_names, ckpt):
+    def _listed(self, args: argparse.Namespace, given: str | None, part: str, class_names: Sequence[str],
+                ckpt: Path) -> ListedDataset:
         """The set of a list that was given, or that `train` made."""
         if not args.data_dir:
             raise InputError("--data_dir is needed: name the folder that the names in the list are relative to.")
@@ -111,7 +135,12 @@ class ClassFolderRecipe(Recipe):
                 raise InputError(f"neither {places[0]} nor {places[1]} exists: name the list with --{part}_list.")
         return self.listed(args.data_dir, given, class_names)
 
-    def patients(self, args, names):
+    def patients(self, args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+        """As the table of patients says it; without one every image counts as a patient.
+
+        Raises:
+            InputError: the table cannot be read, or knows the patient of none of the images.
+        """
         table = args.patients or (args.data_dir and Path(args.data_dir, "sources.csv"))
         if not table or not (args.patients or table.exists()):
             return list(names)
@@ -122,7 +151,8 @@ class ClassFolderRecipe(Recipe):
         # A name cannot be mistaken for a patient: it has a folder before it.
         return [known.get(name) or name for name in names]
 
-    def optimizer(self, args, parameters, steps_per_epoch: int) -> tuple:
+    def optimizer(self, args: argparse.Namespace, parameters: Sequence[Tensor],
+                  steps_per_epoch: int) -> tuple[Optimizer, LRScheduler]:
         from paddle.optimizer import Adam
         from paddle.optimizer.lr import CosineAnnealingDecay
         scheduler = CosineAnnealingDecay(args.learning_rate, args.epoch * steps_per_epoch)
@@ -134,7 +164,7 @@ class ClassFolderRecipe(Recipe):
 
 def _make_split(classes: Mapping[str, Sequence[str]], *, data_dir: str | os.PathLike,
                 patients_table: str | os.PathLike | None, seed: int) -> Split:
-    """The 7:2:1 split of the images in the class folders, by patient where a table tells the patients."""
+    """The 7:2:1 split of the images in the class folders, by patient where a table names the patients."""
     from cxr.data.class_folders import Split, as_label_list, split
     table = Path(patients_table or Path(data_dir, "sources.csv"))
     patients = read_patients(table) if patients_table or table.exists() else None

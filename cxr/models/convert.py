@@ -1,7 +1,7 @@
 """Weights of the same network under other names: what `tools/convert.py` does.
 
-A recipe lists, as `Layout`s, the names that others gave to the layers of its architectures. A file is told by its keys
-alone; its shapes are then compared with those of our model.
+A recipe lists, as `Layout`s, the names that others gave to the layers of its architectures. A file is recognised by its
+keys alone; its shapes are then compared with those of our model.
 """
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Layout:
     @cached_property
     def keys(self) -> dict[str, str]:
         """Our key -> their key."""
-        return {f"{ours}.{own}": f"{theirs}.{other if self.framework == 'torch' else own}"
-                for kind, ours, theirs in self.layers for own, other in _PARTS[kind].items()}
+        return {f"{ours}.{part}": f"{theirs}.{torch_part if self.framework == 'torch' else part}"
+                for kind, ours, theirs in self.layers for part, torch_part in _PARTS[kind].items()}
 
     @property
     def classifier(self) -> tuple[str, str]:
-        """Our and their name of the last linear layer."""
+        """Our name and theirs of the last linear layer."""
         return self.layers[-1][1:]
 
     def wanted(self, backbone: bool) -> dict[str, str]:
@@ -104,14 +104,24 @@ class Layout:
 
 @dataclass(frozen=True)
 class Converted:
-    """A checkpoint under our names, with what it was."""
+    """A checkpoint under our names.
+
+    Attributes:
+        state: our key -> array; linear weights are (in, out).
+        meta: the metadata that goes with it.
+        layout: what it was.
+    """
     state: dict[str, np.ndarray]
     meta: dict
     layout: Layout
 
 
 def read_any(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
-    """`(state, meta)` of a checkpoint of Paddle or PyTorch. Raises `InputError`."""
+    """`(state, meta)` of a checkpoint of Paddle or PyTorch.
+
+    Raises:
+        InputError: the file cannot be read as either.
+    """
     return (read_torch if is_torch(path) else read_weights)(path)
 
 
@@ -120,12 +130,19 @@ def convert(recipe: Recipe, source: str | os.PathLike, class_names: Sequence[str
     """Read a checkpoint of any known layout for a model of `recipe`.
 
     Args:
+        recipe: of the model.
+        source: the checkpoint.
         class_names: what the outputs stand for (default: what the file says, or the recipe where the number agrees,
             or `class_0`, `class_1`, ...).
         backbone: leave the classifier out, whatever it looks like.
         preprocess: what the weights were trained with (default: what the file says, or the recipe).
 
-    Raises `InputError` with the keys where any are missing or left over, or where shapes do not fit.
+    Returns:
+        The weights under our names.
+
+    Raises:
+        InputError: the file cannot be read, keys are missing or left over (it names them), shapes do not fit, or there
+            are not as many class names as outputs.
     """
     path = Path(source)
     state, meta = read_any(path)
@@ -145,17 +162,27 @@ def convert(recipe: Recipe, source: str | os.PathLike, class_names: Sequence[str
         names = recipe.class_names if len(recipe.class_names) == outputs else [f"class_{i}" for i in range(outputs)]
     if len(names) != outputs and not backbone:
         raise InputError(f"{path} has {outputs} outputs, and {len(names)} class names were given: name each of them.")
-    told = {**meta, **metadata(recipe, layout.arch, names, preprocess)}
+    meta = {**meta, **metadata(recipe, layout.arch, names, preprocess)}
     if backbone:
-        del told["class_names"]
-    return Converted(ours, told, layout)
+        del meta["class_names"]
+    return Converted(ours, meta, layout)
 
 
 def recognise(path: Path, state: Mapping[str, np.ndarray], recipe: Recipe,
               backbone: bool) -> tuple[Layout, dict[str, np.ndarray]]:
-    """The recipe's layout that has exactly the keys of `state`, and `state` under that layout's names.
+    """The recipe's layout that has exactly the keys of a checkpoint.
 
-    Raises `InputError` naming what is missing or left over compared with the nearest one.
+    Args:
+        path: of the checkpoint, for the sentence.
+        state: as read.
+        recipe: whose layouts are tried.
+        backbone: the classifier does not count.
+
+    Returns:
+        The layout, and `state` under its names.
+
+    Raises:
+        InputError: no layout has these keys; it names what is missing or left over compared with the nearest.
     """
     state = {key: value for key, value in state.items() if key.rsplit(".", 1)[-1] != _COUNTER}
     nearest = None
@@ -184,9 +211,20 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def save(converted: Converted, target: str | os.PathLike, recipe: Recipe, to: str) -> Layout:
-    """Write a `.pdparams` file of ours (`to` "paddle"), or a file for torchvision's own class ("torch").
+    """Write converted weights.
 
-    Returns the layout of what was written. Raises `InputError` where torchvision has no such architecture.
+    Args:
+        converted: of `convert`.
+        target: the file.
+        recipe: of the model.
+        to: "paddle" for a `.pdparams` file of ours, "torch" for a file for torchvision's own class.
+
+    Returns:
+        The layout of what was written.
+
+    Raises:
+        InputError: torchvision has no such architecture.
+        OSError: the disk is full.
     """
     if to == "paddle":
         save_weights(converted.state, target, converted.meta)

@@ -18,8 +18,15 @@ from cxr.errors import InputError
 from cxr.metrics.published import PublishedFigures
 from cxr.weights.download import Download
 
-if TYPE_CHECKING:                                # so that --help need not wait for what reads images
+if TYPE_CHECKING:                                # so that --help need not wait for Paddle and what reads images
+    from paddle import Tensor
+    from paddle.nn import Layer
+    from paddle.optimizer import Optimizer
+    from paddle.optimizer.lr import LRScheduler
+
     from cxr.data.class_folders import Split
+    from cxr.data.dataset import XrayDataset
+    from cxr.models.convert import Layout
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,16 @@ class Recipe:
     box_size: ClassVar[int | None] = None          # side of the square image that expert boxes refer to, or the file
     box_aliases: ClassVar[Mapping[str, str]] = {}  # class names in lists of expert boxes -> ours
 
-    def build(self, n_classes: int, **arch):
-        """A new `paddle.nn.Layer` with `n_classes` outputs; raises `InputError` for options that do not exist."""
+    def build(self, n_classes: int, **arch: Any) -> Layer:
+        """A new model.
+
+        Args:
+            n_classes: the number of its outputs.
+            arch: options, those of `arch`.
+
+        Raises:
+            InputError: an option does not exist.
+        """
         raise NotImplementedError
 
     def add_arch_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -81,7 +96,7 @@ class Recipe:
         """`arch` with what the flags say otherwise."""
         return {**self.arch, **{name: getattr(args, name) for name in self.arch if getattr(args, name) is not None}}
 
-    def layer(self, model) -> str:
+    def layer(self, model: Layer) -> str:
         """Dotted name of the default CAM target layer of `model`: the one whose output is `features(x)`."""
         raise NotImplementedError
 
@@ -97,16 +112,20 @@ class Recipe:
         """Which images are for what, for the parsed flags; None where the flags alone say it. Writes nothing."""
         return None
 
-    def train_sets(self, args: argparse.Namespace, split: Split | None = None) -> tuple:
+    def train_sets(self, args: argparse.Namespace, split: Split | None = None) -> tuple[XrayDataset, XrayDataset]:
         """`(training set, validation set)` for the parsed flags, transforms not yet set. Writes nothing.
 
         Args:
             args: the flags of `train`.
             split: what `split` gave, so that it is not computed again.
+
+        Raises:
+            InputError: the flags or the lists cannot be used.
         """
         raise NotImplementedError
 
-    def test_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path, split: Split | None = None):
+    def test_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path,
+                 split: Split | None = None) -> XrayDataset:
         """The set to evaluate on for the parsed flags, transform not yet set.
 
         Args:
@@ -114,34 +133,68 @@ class Recipe:
             class_names: those of the model.
             ckpt: its weights file, beside which `train` leaves its lists.
             split: whose test set it is, in place of the one that belongs to `ckpt`.
+
+        Raises:
+            InputError: the flags or the list cannot be used.
         """
         raise NotImplementedError
 
-    def val_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path):
-        """The set to fit thresholds and temperature on for the parsed flags, transform not yet set."""
+    def val_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path) -> XrayDataset:
+        """The set to fit thresholds and temperature on for the parsed flags, transform not yet set.
+
+        Args:
+            args: the flags of `eval`.
+            class_names: those of the model.
+            ckpt: its weights file, beside which `train` leaves its lists.
+
+        Raises:
+            InputError: the flags or the list cannot be used.
+        """
         raise NotImplementedError
 
     def read_labels(self, path: str | os.PathLike, class_names: Sequence[str]) -> LabelList:
-        """A list of labelled images in the recipe's format, without looking for the images. Raises `InputError`."""
+        """A list of labelled images in the recipe's format, without looking for the images.
+
+        Args:
+            path: the list.
+            class_names: what its labels stand for.
+
+        Raises:
+            InputError: names the line that is not in this format.
+        """
         raise NotImplementedError
 
     def patients(self, args: argparse.Namespace, names: Sequence[str]) -> list[str]:
         """The patient of each image, for `eval`'s parsed flags; where it is not known, the image's own name."""
         return list(names)
 
-    def optimizer(self, args: argparse.Namespace, parameters, steps_per_epoch: int) -> tuple:
-        """`(optimizer, scheduler)`; the scheduler is stepped once a step of the optimizer."""
+    def optimizer(self, args: argparse.Namespace, parameters: Sequence[Tensor],
+                  steps_per_epoch: int) -> tuple[Optimizer, LRScheduler]:
+        """What changes the weights in training.
+
+        Args:
+            args: the flags of `train`.
+            parameters: what training changes.
+            steps_per_epoch: of the optimizer.
+
+        Returns:
+            `(optimizer, scheduler)`; the scheduler is stepped once a step of the optimizer.
+        """
         raise NotImplementedError
 
     def augment(self, preprocess: Preprocess) -> Callable:
         """The transform of the training images."""
         raise NotImplementedError
 
-    def layouts(self) -> Sequence:
+    def layouts(self) -> Sequence[Layout]:
         """The `cxr.models.convert.Layout`s of this model's weights, ours first, for `tools/convert.py`."""
         raise NotImplementedError
 
     def check_checkpoint(self, path: Path) -> None:
-        """Raise `InputError` that says where the published weights are to be had, if it is they that are missing."""
+        """Look whether it is the published weights that are missing.
+
+        Raises:
+            InputError: it is; the sentence says where to get them.
+        """
         if self.published and path == self.published and not path.exists():
             raise InputError(f"{path} does not exist: {self.published_source}, or name another file with --ckpt.")

@@ -5,17 +5,27 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cxr.data.transforms import Preprocess
 from cxr.errors import InputError
 from cxr.models.recipe import Recipe
 
+if TYPE_CHECKING:                                  # so that --help need not wait for Paddle
+    from paddle.nn import Layer
+
 
 @dataclass(frozen=True)
 class Restored:
-    """A model with its weights, and what it needs to know about its input and output."""
-    model: Any
+    """A model with its weights, and what there is to know about its input and output.
+
+    Attributes:
+        model: in eval mode.
+        class_names: what its outputs stand for.
+        preprocess: what its input goes through.
+        meta: what its checkpoint carries, `{}` for a bare published file.
+    """
+    model: Layer
     class_names: tuple[str, ...]
     preprocess: Preprocess
     meta: dict
@@ -31,11 +41,16 @@ def restore(recipe: Recipe, ckpt: str | os.PathLike, fallback: Preprocess, arch:
     """Build the model of a checkpoint and load it, in eval mode.
 
     Args:
+        recipe: of the model.
         ckpt: a checkpoint of ours, or a bare published file.
         fallback: preprocessing for a file that carries none.
         arch: options of `recipe.build` for a file that carries none (`recipe.arch_of`, or `recipe.arch`).
 
-    Raises `InputError` for a file that cannot be loaded or belongs to another recipe.
+    Returns:
+        The model and what its file says of it.
+
+    Raises:
+        InputError: the file cannot be loaded or belongs to another recipe.
     """
     from cxr.weights.paddle_files import fill, read_weights
 
