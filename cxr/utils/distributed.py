@@ -10,9 +10,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:                                # one process alone needs no Paddle here
+    from paddle import Tensor
 
 Item = TypeVar("Item")
 
@@ -50,7 +53,15 @@ def share(items: Sequence[Item]) -> Sequence[Item]:
 
 
 def merge(part: np.ndarray, total: int) -> np.ndarray:
-    """Rows of `share(range(total))` of every rank, put together in order: (n, ...) to (total, ...), on every rank."""
+    """Put the rows of every rank together in order.
+
+    Args:
+        part: (n, ...), the rows of `share(range(total))` of this rank.
+        total: rows of all ranks.
+
+    Returns:
+        (total, ...), on every rank.
+    """
     if world() == 1:
         return part
     # A rank without a row (fewer images than processes) does not know what one looks like.
@@ -61,8 +72,15 @@ def merge(part: np.ndarray, total: int) -> np.ndarray:
     return _sum(whole)
 
 
-def gather(value: Any) -> list:
-    """`value` (what JSON can hold) of every rank, in their order, on every rank."""
+def gather(value: Any) -> list[Any]:
+    """Exchange a value between all ranks.
+
+    Args:
+        value: what JSON can hold.
+
+    Returns:
+        The value of every rank, in their order, on every rank.
+    """
     if world() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -81,7 +99,7 @@ def _sum(array: np.ndarray) -> np.ndarray:
     return tensor.numpy()
 
 
-def same_start(tensors: Sequence) -> None:
+def same_start(tensors: Sequence[Tensor]) -> None:
     """Give every rank the values of rank 0."""
     if world() > 1:
         import paddle
@@ -89,13 +107,16 @@ def same_start(tensors: Sequence) -> None:
             paddle.distributed.broadcast(tensor, 0)
 
 
-def reduce_step(parameters: Sequence, statistics: Sequence, figures: np.ndarray) -> np.ndarray:
+def reduce_step(parameters: Sequence[Tensor], statistics: Sequence[Tensor], figures: np.ndarray) -> np.ndarray:
     """Close a step over all ranks, with a single message between them.
 
     Args:
         parameters: tensors whose gradients become the sum over the ranks; a rank without images gives zeros.
         statistics: running means and variances of batch norms, which become the mean over the ranks.
-        figures: float32, returned as their sum over the ranks.
+        figures: float32, of this rank.
+
+    Returns:
+        The sum of the figures over the ranks, on every rank.
     """
     if world() == 1:
         return figures

@@ -17,9 +17,15 @@ from typing import BinaryIO
 def replacing(path: str | os.PathLike, durable: bool = True) -> Iterator[BinaryIO]:
     """`with replacing(path) as file:` a binary file that takes its name only once it is complete.
 
-    It is written beside its final place, flushed to disk (unless not `durable`, for what can be made again and is
-    checked when read), then renamed; after an exception nothing remains of it and a previous file of that name is
-    untouched. Missing folders are made.
+    It is written beside its final place, flushed to disk, then renamed; after an exception nothing remains of it and a
+    previous file of that name is untouched. Missing folders are made.
+
+    Args:
+        path: of the file.
+        durable: False leaves out the flush, for what can be made again and is checked when read.
+
+    Raises:
+        OSError: it cannot be written, or the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

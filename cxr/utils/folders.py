@@ -29,8 +29,17 @@ def wanted_cache() -> Path:
 
 
 def writable_cache(folder: Path | None = None) -> Path:
-    """`folder` (default: `wanted_cache()`) if files can be made there, otherwise a temporary one that goes with the
-    process. Raises `InputError` where no folder at all can be written to."""
+    """A folder for the cache.
+
+    Args:
+        folder: the one that is wanted, by default `wanted_cache()`.
+
+    Returns:
+        `folder` if files can be made there, otherwise a temporary one that goes with the process.
+
+    Raises:
+        InputError: no folder at all can be written to.
+    """
     folder = folder or wanted_cache()
     try:
         _write_something(folder)
@@ -44,9 +53,12 @@ def writable_cache(folder: Path | None = None) -> Path:
 
 @contextmanager
 def home_for_paddle() -> Iterator[None]:
-    """For Paddle while it makes a program of a network: it writes Python code below `~/.cache` then.
+    """A home folder that can be written to, while Paddle makes a program of a network and puts Python code in it.
 
-    Where that cannot be, the home folder of this process is a temporary one for the time.
+    Where that is not possible below `~/.cache`, the home folder of this process is a temporary one meanwhile.
+
+    Raises:
+        InputError: no folder at all can be written to.
     """
     variable = "USERPROFILE" if os.name == "nt" else "HOME"
     before = os.environ.get(variable)
@@ -63,7 +75,11 @@ def home_for_paddle() -> Iterator[None]:
 
 
 def _write_something(folder: Path) -> None:
-    """Make the folder and a file in it, which goes again. Raises `OSError` where that cannot be."""
+    """Make the folder, and a file in it that is removed again.
+
+    Raises:
+        OSError: that is not possible.
+    """
     trial = folder / f".{uuid.uuid4().hex}.tmp"
     folder.mkdir(parents=True, exist_ok=True)
     trial.write_bytes(b"")

@@ -9,11 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from cxr.runtime import usable_cores
+
+if TYPE_CHECKING:                                # threads need no Paddle
+    from paddle.io import Dataset
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,10 +29,18 @@ def default_workers() -> int:
 
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int,
                 ahead: int) -> Iterator[Result]:
-    """`map(function, items)` in `workers` threads, at most `ahead` items beyond the one being consumed.
+    """`map(function, items)` in threads.
 
-    With `workers` 0 everything happens in the calling thread. The first exception is raised in its place
-    in the order; work not yet begun is then dropped.
+    The first exception is raised in its place in the order; work not yet begun is then dropped.
+
+    Args:
+        function: called on each item.
+        items: what it is called on.
+        workers: number of threads; with 0 everything happens in the calling thread.
+        ahead: how many items beyond the one being consumed are begun at most.
+
+    Yields:
+        The results, in the order of the items.
     """
     if workers == 0:
         yield from map(function, items)
@@ -55,8 +66,19 @@ def grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield group
 
 
-def batches(dataset, order: Iterable[int], batch_size: int, workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`(images, labels)` of `dataset[i]` for the indices in `order`, stacked; the last batch may be short."""
+def batches(dataset: Dataset, order: Iterable[int], batch_size: int,
+            workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images and labels in batches, made in threads.
+
+    Args:
+        dataset: gives `(image, label)` for an index.
+        order: the indices.
+        batch_size: images in a batch; the last may be short.
+        workers: number of threads; 0 for the calling thread alone.
+
+    Yields:
+        `(images, labels)`, stacked: (batch_size, ...) each.
+    """
     images, labels = [], []
     for image, label in ordered_map(dataset.__getitem__, order, workers, ahead=2 * batch_size):
         images.append(image)

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -13,7 +14,7 @@ class _LogLines(tqdm):
     """tqdm that ends every report with a newline, for files and pipes."""
 
     @staticmethod
-    def status_printer(file):
+    def status_printer(file: TextIO) -> Callable[[str], None]:
         def show(text: str) -> None:
             if text:
                 file.write(text.rstrip() + "\n")
@@ -33,8 +34,17 @@ class _LogLines(tqdm):
 def progress(iterable: Iterable, total: int | None = None, desc: str = "", unit: str = "image") -> tqdm:
     """Iterate with a bar on standard error; `.set_postfix(...)` adds figures to it.
 
-    Where standard error is not a terminal, one line is written at least 15 seconds after the last. Of several
+    Where standard error is not a terminal, a line is written at least 15 seconds after the last. Of several
     processes only rank 0 writes any.
+
+    Args:
+        iterable: what to iterate over.
+        total: how many items it has, where it does not say so itself.
+        desc: stands before the bar.
+        unit: what an item is called.
+
+    Returns:
+        The items, with the bar's methods.
     """
     options = {"total": total, "desc": desc, "unit": unit, "file": sys.stderr, "ncols": 100, "disable": rank() > 0}
     if sys.stderr.isatty():
