@@ -1,7 +1,7 @@
 """The one room that chooses the device: `auto` takes a GPU only after it has computed known answers right.
 
-`use("auto")` before anything is computed, in a command or in the first cell of a notebook; `ensure()` wherever a result
-would otherwise be believed. Importing this needs no Paddle.
+Call `use("auto")` before anything is computed, in a command or in the first cell of a notebook, and `ensure()` wherever
+a result would otherwise be believed. Importing this needs no Paddle.
 """
 from cxr.device.choice import Choice, apply, chosen, ensure, use
 

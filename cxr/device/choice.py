@@ -18,7 +18,13 @@ REQUEST = re.compile(r"auto|cpu|gpu(:\d+)?")
 
 @dataclass(frozen=True)
 class Choice:
-    """name: for `paddle.set_device`. gpu: whose answers were right, None for the CPU. notes: sentences for the user."""
+    """The device to compute on.
+
+    Attributes:
+        name: for `paddle.set_device`.
+        gpu: whose answers were right; None for the CPU.
+        notes: sentences for the user.
+    """
     name: str
     gpu: Gpu | None = None
     notes: tuple[str, ...] = ()
@@ -39,7 +45,11 @@ def use(request: str | None = None) -> Choice:
     Args:
         request: "auto", "cpu", "gpu" or "gpu:N"; None takes `CXR_DEVICE`, or "auto".
 
-    Raises `InputError` where a GPU is asked for that cannot be had, with the reason and the remedy.
+    Returns:
+        What was chosen.
+
+    Raises:
+        InputError: a GPU is asked for that cannot be used, with the reason and the remedy.
     """
     global _now
 
@@ -62,7 +72,7 @@ def chosen() -> Choice | None:
 
 
 def apply() -> None:
-    """Have Paddle compute on the chosen device in this thread; it keeps its own for each."""
+    """Have Paddle compute on the chosen device in this thread; it keeps a device for each thread."""
     import paddle
 
     if _now:
@@ -77,7 +87,8 @@ def checked(device: str) -> bool:
 def ensure() -> None:
     """Refuse a GPU that Paddle took by itself and that computes wrong; nothing happens on the CPU.
 
-    Raises `InputError`: tensors may lie on that GPU already, so going on elsewhere is the caller's to do.
+    Raises:
+        InputError: it computes wrong. Tensors may lie on that GPU already, so going on elsewhere is up to the caller.
     """
     import paddle
 
@@ -97,11 +108,16 @@ def choose(request: str, hardware: Hardware, build: Build, verdict: Callable[[Gp
 
     Args:
         request: as of `use`.
-        hardware, build: GPUs and Paddle of this machine.
+        hardware: GPUs of this machine.
+        build: its Paddle.
         verdict: whether a GPU computes right; asked of the GPUs in turn, until one does.
         rank_gpu: the GPU that a launcher gave to this process of several; no other is taken then.
 
-    Raises `InputError` as `use` does.
+    Returns:
+        The device, with a note wherever it is not the one that somebody would expect.
+
+    Raises:
+        InputError: the request is none, or as `use`.
     """
     if not REQUEST.fullmatch(request):
         raise InputError(f"the device is auto, cpu, gpu or gpu:N (a number from 0), not '{request}'.")

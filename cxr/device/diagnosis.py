@@ -1,4 +1,4 @@
-"""What one pastes into a bug report: versions, devices and their answers, engines, cache, memory.
+"""What belongs in a bug report: versions, devices and their answers, engines, cache, memory.
 
 Every part is looked at on its own, so that one that fails does not hide the others. Paths are shown without the home
 folder, whose name may be a person's.
@@ -38,7 +38,12 @@ _VARIABLES = ("CUDA_VISIBLE_DEVICES", "CXR_CACHE", "CXR_DATA", "CXR_DEVICE", "LD
 
 @dataclass
 class Diagnosis:
-    """sections: title to rows of (what, finding). problems: sentences, each with its remedy."""
+    """What was found out.
+
+    Attributes:
+        sections: title -> rows of (what, finding).
+        problems: sentences, each with its remedy.
+    """
     sections: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -47,15 +52,19 @@ class Diagnosis:
         width = max(len(what) for rows in self.sections.values() for what, _ in rows)
         blocks = ["\n".join([f"== {title}", *(f"{what:{width}}  {finding}" for what, finding in rows)])
                   for title, rows in self.sections.items()]
-        told = [f"- {sentence}" for sentence in self.problems] or ["none found"]
-        return without_home("\n\n".join([*blocks, "\n".join(["== problems", *told])]))
+        listed = [f"- {sentence}" for sentence in self.problems] or ["none found"]
+        return without_home("\n\n".join([*blocks, "\n".join(["== problems", *listed])]))
 
 
 def diagnose(engines: Callable[[], Iterable[str]], progress: Callable[[str], object] = lambda title: None) -> Diagnosis:
     """Look at everything; the known answers of every device are asked anew.
 
-    engines: gives the names of this machine's engines, and is called once Paddle is there. progress: gets the title of
-    each section.
+    Args:
+        engines: gives the names of this machine's engines, and is called once Paddle is there.
+        progress: gets the title of each section.
+
+    Returns:
+        Every section, also where something in it is broken, and the problems.
     """
     found = Diagnosis()
     # Variables first: OpenCV changes some of them when it is imported.
@@ -124,7 +133,7 @@ def _machine(problems: list[str]) -> Iterable[tuple[str, str]]:
 
 
 def processor(info: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name, as Linux or Python tells it."""
+    """The processor's name, as Linux or Python has it."""
     if info.exists():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -149,7 +158,7 @@ def _devices(problems: list[str]) -> Iterable[tuple[str, str]]:
     yield "Paddle", f"{build}, commit {build.commit[:12]}"
     began = time.monotonic()
     outcome = trial.ask("cpu")
-    yield "cpu", _told(outcome, time.monotonic() - began)
+    yield "cpu", _answers(outcome, time.monotonic() - began)
     if outcome.kind != "right":
         problems.append(f"Paddle does not compute right on the CPU ({outcome.stage}: {outcome.detail or outcome.kind})"
                         ": install it again, and report this.")
@@ -161,7 +170,7 @@ def _devices(problems: list[str]) -> Iterable[tuple[str, str]]:
         # A CPU build would refuse each of them in the same words.
         verdict = verdicts.verdict_of(gpu, machine, build, again=True) if build.cuda else None
         facts = f"{gpu.name}, capability {gpu.capability[0]}.{gpu.capability[1]}, {gpu.memory / 2**30:.0f} GiB: "
-        yield gpu.device, facts + (_told(verdict.outcome, time.monotonic() - began) if verdict else
+        yield gpu.device, facts + (_answers(verdict.outcome, time.monotonic() - began) if verdict else
                                    "this Paddle is the CPU build")
         if verdict and not verdict.right:
             problems.append(f"{gpu} is not used: {explain(gpu, build, verdict.outcome)}.")
@@ -185,7 +194,7 @@ def _choice(problems: list[str]) -> Iterable[tuple[str, str]]:
     problems.extend(note for note in choice.notes if not any(sentence in note for sentence in problems))
 
 
-def _told(outcome: trial.Outcome, seconds: float) -> str:
+def _answers(outcome: trial.Outcome, seconds: float) -> str:
     cudnn = f", cuDNN {outcome.cudnn}" if outcome.cudnn else ""
     if outcome.kind == "right":
         return f"all {len(trial.EXPECTED)} known answers right{cudnn} ({seconds:.1f} s)"

@@ -16,19 +16,44 @@ REMEDY = ("that cannot be, so the device computes wrong numbers: go on with --de
 
 
 def check_share(value: float, what: str) -> None:
-    """Raises `InputError` where a share such as an accuracy is not in [0, 1]."""
+    """Refuse a share, such as an accuracy, that cannot be.
+
+    Args:
+        value: the share.
+        what: it is, for the sentence.
+
+    Raises:
+        InputError: it is not in [0, 1].
+    """
     if not -_ROUNDING <= value <= 1 + _ROUNDING:
         raise InputError(f"{what} is {value:.4f}: {REMEDY}.")
 
 
 def check_loss(value: float, what: str) -> None:
-    """Raises `InputError` where a mean cross entropy is below 0; one that is no number is the caller's to explain."""
+    """Refuse a mean cross entropy that cannot be; one that is not a number is up to the caller to explain.
+
+    Args:
+        value: the mean.
+        what: it is, for the sentence.
+
+    Raises:
+        InputError: it is below 0.
+    """
     if math.isfinite(value) and value < -_ROUNDING:
         raise InputError(f"{what} is {value:.4f}: {REMEDY}.")
 
 
 def check_probabilities(scores: np.ndarray, activation: str, what: str) -> None:
-    """Raises `InputError` where probabilities (N, K) leave [0, 1], or those of exclusive classes do not sum to 1."""
+    """Refuse probabilities that cannot be.
+
+    Args:
+        scores: (N, K).
+        activation: "softmax" for exclusive classes, "sigmoid" otherwise.
+        what: they are, for the sentence.
+
+    Raises:
+        InputError: some are not in [0, 1], or those of exclusive classes do not sum to 1.
+    """
     if not len(scores):
         return
     low, high = float(scores.min()), float(scores.max())
@@ -46,13 +71,18 @@ class SameScores:
     `see` and `check` after every batch. It stops comparing as soon as two different images have different scores.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._first: tuple[np.ndarray, np.ndarray] | None = None
         self._different_images = 1
         self._works = self._said = False
 
     def see(self, images: np.ndarray, scores: np.ndarray) -> None:
-        """images (B, ...) and what the network gave for them, (B, ...)."""
+        """Compare a batch with the first image.
+
+        Args:
+            images: (B, ...).
+            scores: (B, ...), what the network gave for them.
+        """
         for image, score in zip(images, scores):
             if self._works:
                 return
@@ -63,7 +93,14 @@ class SameScores:
                 self._works = not np.array_equal(score, self._first[1])
 
     def check(self, device: str) -> None:
-        """Say so: one warning on a device (Paddle's name) whose known answers were right, elsewhere an `InputError`."""
+        """Say so if scores were the same: a single warning on a device whose known answers were right.
+
+        Args:
+            device: Paddle's name of it.
+
+        Raises:
+            InputError: they were, on any other device.
+        """
         if self._works or self._different_images < 2 or self._said:
             return
         same = f"{self._different_images} different images have scores that are equal to the last bit"

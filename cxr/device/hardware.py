@@ -24,7 +24,15 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. index: as CUDA and Paddle count, after CUDA_VISIBLE_DEVICES. memory: bytes. uuid: hex."""
+    """One GPU.
+
+    Attributes:
+        index: as CUDA and Paddle count, after CUDA_VISIBLE_DEVICES.
+        name: that its maker gave it.
+        capability: (major, minor).
+        memory: bytes.
+        uuid: hex.
+    """
     index: int
     name: str
     capability: tuple[int, int]
@@ -42,15 +50,20 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Hardware:
-    """gpus: those that can be asked for. driver: its versions, "" without one. problem: why the machine has a GPU and
-    `gpus` is empty all the same, a clause; "" otherwise."""
+    """The GPUs of a machine.
+
+    Attributes:
+        gpus: those that can be asked for.
+        driver: its versions, "" without one.
+        problem: why the machine has a GPU and `gpus` is empty all the same, a clause; "" otherwise.
+    """
     gpus: tuple[Gpu, ...] = ()
     driver: str = ""
     problem: str = ""
 
 
 def look() -> Hardware:
-    """The GPUs of this machine, as its driver tells them."""
+    """The GPUs of this machine, as its driver shows them."""
     library = _driver()
     if library is None:
         node = next((node for node in _NODES if Path(node).exists()), None)
@@ -74,7 +87,7 @@ def _driver() -> ctypes.CDLL | None:
         return None
 
 
-def _gpus(library) -> list[Gpu]:
+def _gpus(library: ctypes.CDLL) -> list[Gpu]:
     count = ctypes.c_int()
     library.cuDeviceGetCount(ctypes.byref(count))
     found = []
@@ -92,7 +105,7 @@ def _gpus(library) -> list[Gpu]:
     return found
 
 
-def _versions(library) -> str:
+def _versions(library: ctypes.CDLL) -> str:
     cuda = ctypes.c_int()
     library.cuDriverGetVersion(ctypes.byref(cuda))
     text = f"for CUDA {cuda.value // 1000}.{cuda.value % 1000 // 10}"

@@ -1,6 +1,6 @@
 """Small computations whose results are known: what a device must get right before anything is believed of it.
 
-`main` prints one line of JSON for each stage as it goes, in a process of its own (`cxr.device.trial`), because a GPU
+`main` prints one line of JSON for each stage as it goes, in a separate process (`cxr.device.trial`), because a GPU
 that Paddle holds no code for may abort or hang. `wrong` compares them with stored numbers, which were computed with
 NumPy (`tests/test_device_answers.py` computes them again).
 """
@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:                                # numbers are judged without Paddle
+    from paddle import Tensor
 
 TOLERANCE = 1e-3                                 # relative to the larger of 1 and the number
 # All inputs are eighths between -1 and 7/8, which TensorFloat-32 holds exactly: a difference is no rounding.
@@ -47,8 +51,8 @@ def compute(device: str) -> Iterator[tuple[str, list[float]]]:
 
     paddle.set_device(device)
 
-    def numbers(*tensors) -> list[float]:
-        """The first 3, the last and the sum of each."""
+    def numbers(*tensors: Tensor) -> list[float]:
+        """The `summary` of each."""
         return [number for tensor in tensors for number in summary(tensor.numpy())]
 
     yield "fill", numbers(paddle.full([1000], 0.75))
@@ -82,14 +86,19 @@ def summary(array: np.ndarray) -> list[float]:
 
 
 def wrong(stage: str, got: Sequence[float]) -> bool:
-    """Whether the numbers of a stage are not the known ones."""
+    """Whether the numbers of a stage are not the known ones.
+
+    Args:
+        stage: a key of `EXPECTED`.
+        got: what a device computed.
+    """
     known = np.array(EXPECTED[stage])
     got = np.array(got, np.float64)
     return got.shape != known.shape or not (np.abs(got - known) <= TOLERANCE * np.maximum(1, np.abs(known))).all()
 
 
 def main(device: str) -> None:
-    """Print every stage of `device` as JSON, one a line."""
+    """Print every stage of `device` (Paddle's name) as JSON, one on each line."""
     from cxr.runtime import load_paddle
 
     load_paddle()

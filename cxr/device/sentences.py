@@ -14,8 +14,15 @@ PAGE = "https://www.paddlepaddle.org.cn/install/quick"          # where Paddle s
 
 @dataclass(frozen=True)
 class Build:
-    """The Paddle that is installed. cuda: what it is built for, such as "11.8", "" for a CPU build. architectures: of
-    the code that it holds, such as ("61", "70"), empty where it does not say. rocm: for AMD's GPUs and their like."""
+    """The Paddle that is installed.
+
+    Attributes:
+        version: such as "2.6.2".
+        commit: that it was built from, in hex, "" where it does not say.
+        cuda: what it is built for, such as "11.8", "" for a CPU build.
+        architectures: of the code that it holds, such as ("61", "70"), empty where it does not say.
+        rocm: whether it is for AMD's GPUs and their like.
+    """
     version: str
     commit: str = ""
     cuda: str = ""
@@ -38,7 +45,12 @@ def installed_build() -> Build:
 
 
 def covers(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool:
-    """Whether code for one of `architectures` runs on a GPU of that capability: of its generation, and not newer."""
+    """Whether code for one of `architectures` runs on a GPU: it is of its generation, and not newer.
+
+    Args:
+        architectures: such as ("61", "70").
+        capability: (major, minor) of the GPU.
+    """
     major, minor = capability
     return any(int(arch) // 10 == major and int(arch) % 10 <= minor for arch in architectures)
 
@@ -61,7 +73,16 @@ def lacks_code(gpu: Gpu, build: Build, outcome: Outcome) -> bool:
 
 
 def explain(gpu: Gpu, build: Build, outcome: Outcome) -> str:
-    """Why `gpu` cannot be used, and the remedy: two clauses joined by a colon, without a full stop."""
+    """Why a GPU cannot be used, and the remedy.
+
+    Args:
+        gpu: that cannot be used.
+        build: the Paddle that is installed.
+        outcome: of the known answers on it.
+
+    Returns:
+        Two clauses joined by a colon, without a full stop.
+    """
     detail = outcome.detail.lower()
     if lacks_code(gpu, build, outcome):
         held = sorted((int(arch) // 10, int(arch) % 10) for arch in build.architectures or outcome.architectures)
@@ -82,7 +103,15 @@ def explain(gpu: Gpu, build: Build, outcome: Outcome) -> str:
 
 
 def failure(error: Exception, device: str) -> str | None:
-    """A sentence for an exception of Paddle's that says that `device` failed while it worked; None for any other."""
+    """A sentence for an exception that says that a device failed while it worked.
+
+    Args:
+        error: that Paddle raised.
+        device: Paddle's name of it.
+
+    Returns:
+        None for any other exception.
+    """
     text = " ".join(str(error).split())
     if "Out of memory error" in text or "ResourceExhausted" in text:
         return (f"the memory of {device} is full: lower --batch_size (in training --accumulate keeps the steps as they "

@@ -1,4 +1,4 @@
-"""The known answers, asked of one GPU in a process of its own: it may compute zeros, abort or hang."""
+"""The known answers, asked of one GPU in a separate process: it may compute zeros, abort or hang."""
 from __future__ import annotations
 
 import json
@@ -26,10 +26,14 @@ _CUDNN = re.compile(r"cuDNN Version: ([\d.]+\d)")
 class Outcome:
     """How the known answers came out.
 
-    kind: "right", "wrong" (numbers), "aborted" (the process died), "hung" (the time was up), "failed" (Paddle raised).
-    stage: the first that was not right, "" if all were. detail: what Paddle said, the signal, or the seconds waited.
-    architectures: those that Paddle warned to hold code for, such as ("61", "70"). no_code: whether it warned to hold
-    none for this GPU. cudnn: version that was loaded.
+    Attributes:
+        kind: "right", "wrong" (numbers), "aborted" (the process died), "hung" (the time was up), "failed" (Paddle
+            raised an exception).
+        stage: the first that was not right, "" if all were.
+        detail: what Paddle said, the signal, or the seconds waited.
+        architectures: those that Paddle, in a warning, said it holds code for, such as ("61", "70").
+        no_code: whether it warned that it holds none for this GPU.
+        cudnn: version that was loaded.
     """
     kind: str
     stage: str = ""
@@ -40,11 +44,15 @@ class Outcome:
 
 
 def ask(device: str, command: Sequence[str] | None = None, seconds: float = TIME_LIMIT) -> Outcome:
-    """Have `device` (such as "gpu:0") compute the known answers.
+    """Have a device compute the known answers.
 
     Args:
+        device: such as "gpu:0".
         command: prints the stages as `cxr.device.known_answers` does, by default that itself.
         seconds: after which the process is killed.
+
+    Returns:
+        How they came out, whatever became of the process.
     """
     path = [str(Path(__file__).resolve().parents[2]), *sys.path]
     command = command or [sys.executable, "-c", _CODE, device, json.dumps(path)]
@@ -61,7 +69,14 @@ def ask(device: str, command: Sequence[str] | None = None, seconds: float = TIME
 
 
 def judge(status: int | None, out: str, said: str, seconds: float) -> Outcome:
-    """The outcome from exit status (None: killed after `seconds`), standard output and standard error."""
+    """The outcome, from what a process left behind.
+
+    Args:
+        status: its exit status; None where it was killed after `seconds`.
+        out: its standard output.
+        said: its standard error.
+        seconds: that it was given.
+    """
     known = {"architectures": tuple(_first(_ARCHITECTURES, said).split()),
              "no_code": bool(_first(_UNSUPPORTED, said)), "cudnn": _first(_CUDNN, said)}
     left = list(EXPECTED)
@@ -100,7 +115,7 @@ def _signal(status: int) -> str:
 
 
 def _reason(said: str) -> str:
-    """The line of an error output that says most: Paddle's own sentence, else the last one."""
+    """The line of an error output that says most: Paddle's sentence, else the last line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if re.search(r"error|cannot|failed|not found|out of memory", line, re.IGNORECASE)
                and not line.startswith(("File ", "Traceback"))]

@@ -16,12 +16,18 @@ from cxr.utils.folders import wanted_cache, writable_cache
 
 @dataclass(frozen=True)
 class Verdict:
-    """outcome: of the known answers on a GPU. remembered: whether they were asked in an earlier run."""
+    """What was found out about a GPU.
+
+    Attributes:
+        outcome: of the known answers on it.
+        remembered: whether they were asked in an earlier run.
+    """
     outcome: Outcome
     remembered: bool = False
 
     @property
     def right(self) -> bool:
+        """Whether the GPU computes right."""
         return self.outcome.kind == "right"
 
 
@@ -29,12 +35,18 @@ def verdict_of(gpu: Gpu, hardware: Hardware, build: Build, again: bool = False,
                asked: Callable[[str], Outcome] = ask) -> Verdict:
     """Whether `gpu` computes right: as remembered for this (GPU, driver, Paddle build), else found out now.
 
-    Remembered is what only another GPU, driver or Paddle changes: right answers, and a GPU without code for it. Full
-    memory, missing libraries and crashes may be mended by the next start, so they are asked for again.
+    What only another GPU, driver or Paddle changes is remembered: right answers, and a GPU without code for it. Full
+    memory, missing libraries and crashes may be mended by the next start, so the GPU is asked again after them.
 
     Args:
+        gpu: the GPU.
+        hardware: its driver counts.
+        build: the Paddle that is installed.
         again: ask even where a verdict is remembered.
-        asked: asks a device, by default in a process of its own.
+        asked: asks a device, by default in a separate process.
+
+    Returns:
+        The verdict, right or not.
     """
     name = f"gpu-{_key(gpu, hardware, build)}.json"
     if not again and (old := _read(name)):
@@ -48,8 +60,8 @@ def verdict_of(gpu: Gpu, hardware: Hardware, build: Build, again: bool = False,
 
 
 def _key(gpu: Gpu, hardware: Hardware, build: Build) -> str:
-    own = [gpu.uuid, gpu.name, hardware.driver, build.version, build.commit, build.cuda]
-    return hashlib.sha256("\n".join(own).encode()).hexdigest()[:32]
+    identity = [gpu.uuid, gpu.name, hardware.driver, build.version, build.commit, build.cuda]
+    return hashlib.sha256("\n".join(identity).encode()).hexdigest()[:32]
 
 
 def _read(name: str) -> Outcome | None:
