@@ -1,6 +1,4 @@
 """The one exception that means "the input is at fault, not the program"."""
-
-
 from __future__ import annotations
 
 import os
@@ -18,7 +16,11 @@ class InputError(ValueError):
 
 @contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Put the file's name before the sentence of an `InputError` that does not know which file it is about."""
+    """Put the file's name before the sentence of an `InputError` that does not know which file it is about.
+
+    Raises:
+        InputError: the one that was raised, with `path` in its sentence.
+    """
     try:
         yield
     except InputError as error:

@@ -47,7 +47,10 @@ _DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
 class Library(NamedTuple):
     """Where Paddle gets a library from.
 
-    `source` is "package", "LD_LIBRARY_PATH", "Paddle's folder" or "system"; where `path` is None it says why.
+    Attributes:
+        name: that Paddle, or cuDNN, asks for.
+        path: of the file; None where there is none.
+        source: "package", "LD_LIBRARY_PATH", "Paddle's folder" or "system"; where `path` is None it says why.
     """
     name: str
     path: Path | None
@@ -61,8 +64,12 @@ def prepare(environ: Mapping[str, str] = os.environ, devices: Sequence[str] = _D
     named in LD_LIBRARY_PATH, linked into Paddle's own folder or loaded already. Packages go before what the system
     finds by itself, which is often CUDA 12.
 
+    Args:
+        environ: the variables of this process.
+        devices: files of which at least one is there where a driver is.
+
     Returns:
-        The names under which libraries are to be had now, e.g. `["libcublas.so", "libcudnn.so"]`.
+        The names under which libraries can be loaded now, e.g. `["libcublas.so", "libcudnn.so"]`.
     """
     paddle = _paddle_2_6_for_gpus()
     if paddle is None or not any(os.path.exists(device) for device in devices):
@@ -88,9 +95,15 @@ def prepare(environ: Mapping[str, str] = os.environ, devices: Sequence[str] = _D
 
 
 def found(environ: Mapping[str, str] = os.environ) -> list[Library]:
-    """Where Paddle 2.6 for GPUs finds each library, for a diagnosis; empty where another Paddle is installed.
+    """Where Paddle 2.6 for GPUs finds each library, for a diagnosis.
 
-    It asks the system in a process of its own about what no package has, which takes about 0.1 s.
+    It asks the system, in a separate process, about what no package has, which takes about 0.1 s.
+
+    Args:
+        environ: the variables of this process.
+
+    Returns:
+        Every library that Paddle asks for; none where another Paddle is installed.
     """
     paddle = _paddle_2_6_for_gpus()
     if paddle is None:
@@ -163,6 +176,13 @@ def second_name(name: str, needed: str) -> bytes:
     """A shared library (ELF, x86-64) named `name` that holds nothing and needs the library `needed`.
 
     It is data alone, with no page to be executed, so a folder mounted `noexec` will do.
+
+    Args:
+        name: such as "libcudnn.so".
+        needed: such as "libcudnn.so.8".
+
+    Returns:
+        The content of the file, a few hundred bytes.
     """
     strings = b"\0" + name.encode() + b"\0" + needed.encode() + b"\0"
     entries, header, segment = 8, 64, 56

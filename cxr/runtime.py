@@ -26,6 +26,7 @@ import sys
 import warnings
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from types import ModuleType
 
 from cxr import gpu_libraries
 
@@ -45,15 +46,31 @@ def threads() -> int:
 
 
 def by_amd(info: Path = Path("/proc/cpuinfo"), environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the processor is AMD's, or Hygon's, which is built like them; False where nobody says."""
-    told = environ.get("PROCESSOR_IDENTIFIER", "")             # Windows
+    """Whether the processor is AMD's, or Hygon's, which is built like those.
+
+    Args:
+        info: what Linux says of it.
+        environ: what Windows says of it.
+
+    Returns:
+        False also where the system does not say.
+    """
+    description = environ.get("PROCESSOR_IDENTIFIER", "")      # Windows
     with contextlib.suppress(OSError):
-        told += info.read_text(encoding="utf-8", errors="replace")
-    return any(vendor in told for vendor in ("AuthenticAMD", "HygonGenuine"))
+        description += info.read_text(encoding="utf-8", errors="replace")
+    return any(vendor in description for vendor in ("AuthenticAMD", "HygonGenuine"))
 
 
 def settings(cores: int, amd: bool) -> dict[str, str]:
-    """Environment variables that `configure` sets where they are unset."""
+    """Environment variables that `configure` sets where they are unset.
+
+    Args:
+        cores: that this process may use.
+        amd: whether they are AMD's.
+
+    Returns:
+        Name -> value.
+    """
     # AVX2 kernels of MKL, which otherwise gives them to Intel alone.
     return {"OMP_NUM_THREADS": str(cores), **({"MKL_DEBUG_CPU_TYPE": "5"} if amd else {})}
 
@@ -79,8 +96,13 @@ _PACKAGES = Path(__file__).resolve().parent.parent / ".packages"
 def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set what is unset and load Pillow. Called once, when `cxr` is first imported.
 
-    Where Paddle came first, its threads are still set right, and a warning names what can no longer be mended. Raises
-    `ImportError` where its zlib would crash this process.
+    Where Paddle came first, its threads are still set right, and a warning names what can no longer be mended.
+
+    Args:
+        environ: the variables of this process.
+
+    Raises:
+        ImportError: Paddle came first, and its zlib would crash this process.
     """
     if str(_PACKAGES) not in sys.path:
         sys.path.append(str(_PACKAGES))          # last, so that what the machine has wins
@@ -104,7 +126,7 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _one_thread_by_paddle(environ: Mapping[str, str], begun: Path = Path("/proc/self/environ")) -> bool:
-    """Paddle sets OMP_NUM_THREADS to 1 where it is unset. Told from the user's own 1 by what the process began with."""
+    """Whether Paddle, and not the user, set OMP_NUM_THREADS to 1: it does where the process began without one."""
     try:
         return environ.get("OMP_NUM_THREADS") == "1" and b"\0OMP_NUM_THREADS=" not in b"\0" + begun.read_bytes()
     except OSError:                              # macOS and Windows do not say: it may be the user's
@@ -120,7 +142,7 @@ def be_deterministic(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def png_is_broken() -> bool:
-    """Whether Paddle 2 was loaded before every library with a zlib. Told by the order, as a trial may crash."""
+    """Whether Paddle 2 was loaded before every library with a zlib: by the order, as a trial may crash."""
     order = list(sys.modules)
     core = "paddle.base.libpaddle"
     if core not in order or not sys.modules["paddle"].__version__.startswith("2."):
@@ -128,12 +150,15 @@ def png_is_broken() -> bool:
     return not {"zlib", "PIL._imaging", "cv2", "numpy"}.intersection(order[:order.index(core)])
 
 
-def load_paddle():
+def load_paddle() -> ModuleType:
     """Import Paddle for a command, without what does not concern its user.
 
     Left out are its advice on `OMP_NUM_THREADS`, which does not hold for the way it is used here, its wish for a
     compiler cache, and, where the GPU build runs on a machine without a GPU, its search for CUDA's libraries
     (GLOG_minloglevel=0 brings that back); the commands say themselves which device they run on.
+
+    Returns:
+        The module `paddle`.
     """
     os.environ.setdefault("GLOG_minloglevel", "2")
     for unwanted in ("No ccache found", "You are using GPU version Paddle", "When training, we now always track"):
