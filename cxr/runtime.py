@@ -126,7 +126,7 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _one_thread_by_paddle(environ: Mapping[str, str], begun: Path = Path("/proc/self/environ")) -> bool:
-    """Whether Paddle, and not the user, set OMP_NUM_THREADS to 1: it does where the process began without one."""
+    """Whether it was Paddle, not the user, that set OMP_NUM_THREADS to 1: the process then began without it."""
     try:
         return environ.get("OMP_NUM_THREADS") == "1" and b"\0OMP_NUM_THREADS=" not in b"\0" + begun.read_bytes()
     except OSError:                              # macOS and Windows do not say: it may be the user's

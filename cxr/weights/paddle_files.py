@@ -68,7 +68,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in _ADMITTED:
             raise InputError(f"it asks for {module}.{name}, which no weights file needs and which could run code; "
                              "do not open it with paddle.load either")
-        # A wrapper of its own each time: a pickle can set attributes, and shall not leave any to the next file.
+        # A wrapper of its own each time: a pickle can set attributes, and must not leave any to the next file.
         return partial(_ADMITTED[module, name])
 
 
