@@ -1,1 +1,1 @@
-"""What makes a model of this house: its recipe, restoring it, converting it, transfer learning."""
+"""What makes a model of this project: its recipe, restoring it, converting it, transfer learning."""

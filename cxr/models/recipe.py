@@ -1,4 +1,4 @@
-"""What makes a model of this house: one small object for each.
+"""What makes a model of this project: one small object for each.
 
 A new model is a new folder with a `recipe.py` whose `RECIPES` lists objects of this class; the commands in
 `tools/` find it there. Importing a recipe must stay quick: Paddle is imported inside the methods.

@@ -1,4 +1,4 @@
-"""Files from the net that are known beforehand: pinned by a git blob id, resumed when cut, whole or not there at all.
+"""Downloads of files known beforehand: pinned by a git blob id, resumed when interrupted, whole or not there at all.
 
 What arrives is written to a hidden file beside the target, which takes the target's name only after its content was
 found to be the pinned one. A second process waits for the first and finds the work done.
