@@ -14,15 +14,19 @@ from cxr.data.lists import require_files
 
 
 class ChestXrayDataSet(XrayDataset):
-    """Frontal chest X-rays with one 0/1 label for every finding.
+    """Frontal chest X-rays with one 0/1 label for every class.
 
     Args:
         data_dir: folder of the images.
-        image_list_file: list in the published format. A line with a wrong number of columns, a label other
-            than 0 or 1, a repeated or a missing image raises `InputError` with the line number.
+        image_list_file: list in the published format.
         transform: called on a Pillow RGB image, as in the published code, so that Paddle's own transforms
             resize as they did for the published scores. None returns the Pillow image.
-        class_names: the findings in the order of the columns.
+        class_names: the classes in the order of the columns.
+        seed: of the augmentation, where `transform` has one.
+
+    Raises:
+        InputError: with the line number, for a line with a wrong number of columns, a label other than 0 or 1, or a
+            repeated or missing image.
 
     Items are `(image, label)` with label (n_classes,) float32.
     """
@@ -35,4 +39,5 @@ class ChestXrayDataSet(XrayDataset):
         self.list_file = Path(image_list_file)
 
     def picture(self, index: int) -> Image.Image:
+        """What the transform is given: a Pillow RGB image."""
         return Image.fromarray(super().picture(index))

@@ -7,6 +7,7 @@ after the ReLU.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -33,7 +34,7 @@ class _ConvBN(nn.Layer):
         self._conv = nn.Conv2D(channels, filters, kernel, stride=stride, padding=padding, bias_attr=False)
         self._batch_norm = nn.BatchNorm(filters, act="relu")
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self._batch_norm(self._conv(x))
 
 
@@ -45,18 +46,20 @@ class _BNConv(nn.Layer):
         self._batch_norm = nn.BatchNorm(channels, act="relu")
         self._conv = nn.Conv2D(channels, filters, kernel, padding=padding, bias_attr=False)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self._conv(self._batch_norm(x))
 
 
 class _DenseLayer(nn.Layer):
+    """Adds `growth` channels to those that it is given."""
+
     def __init__(self, channels: int, growth: int, dropout: float):
         super().__init__()
         self.bn_ac_func1 = _BNConv(channels, _BOTTLENECK * growth, 1)
         self.bn_ac_func2 = _BNConv(_BOTTLENECK * growth, growth, 3, padding=1)
         self.dropout = nn.Dropout(dropout) if dropout else None
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         new = self.bn_ac_func2(self.bn_ac_func1(x))
         if self.dropout is not None:
             new = self.dropout(new)
@@ -75,7 +78,7 @@ class Transition(nn.Layer):
         self.conv_ac_func = _BNConv(channels, channels // 2, 1)
         self.pool2d_avg = nn.AvgPool2D(2, 2)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.conv_ac_func._conv(self.pool2d_avg(self.conv_ac_func._batch_norm(x)))
 
 
@@ -86,6 +89,9 @@ class DenseNet(nn.Layer):
         layers: 121, 161, 169, 201 or 264.
         class_num: number of outputs of `out`, a plain linear layer; CheXNet replaces it.
         dropout: probability of dropping what a dense layer adds, 0 as published.
+
+    Raises:
+        ValueError: for another number of layers.
 
     `forward(x) == head(features(x))`, with `features(x)` (B, num_features, H/32, W/32) after the last ReLU.
     """
@@ -119,26 +125,37 @@ class DenseNet(nn.Layer):
         self.add_sublayer(name, layer)
         self._stages.append(name)
 
-    def features(self, x):
+    def features(self, x: paddle.Tensor) -> paddle.Tensor:
         """(B, 3, H, W) to (B, num_features, H/32, W/32), non-negative."""
         x = self.pool2d_max(self.conv1_func(x))
         for name in self._stages:
             x = getattr(self, name)(x)
         return self.batch_norm(x)
 
-    def pool(self, features):
+    def pool(self, features: paddle.Tensor) -> paddle.Tensor:
         """Global average pooling: (B, C, h, w) to (B, C)."""
         return paddle.flatten(self.pool2d_avg(features), 1)
 
-    def head(self, features):
+    def head(self, features: paddle.Tensor) -> paddle.Tensor:
+        """Class scores of features: (B, C, h, w) to (B, class_num)."""
         return self.out(self.pool(features))
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.head(self.features(x))
 
 
-def build(layers: int, pretrained: bool | str = False, **options) -> DenseNet:
-    """`DenseNet(layers, **options)`, filled from the `.pdparams` file `pretrained` unless that is False."""
+def build(layers: int, pretrained: bool | str = False, **options: Any) -> DenseNet:
+    """`DenseNet(layers, **options)`, with the weights of a file if one is named.
+
+    Args:
+        layers: 121, 161, 169, 201 or 264.
+        pretrained: path of a `.pdparams` file, or False for random weights.
+        options: those of `DenseNet`.
+
+    Raises:
+        ValueError: for `pretrained=True`, as no weights are downloaded from here, or another number of layers.
+        InputError: for a file that cannot be read or does not fit.
+    """
     net = DenseNet(layers, **options)
     if pretrained is True:
         raise ValueError("Paddle's ImageNet weights are not downloaded from here, because no checksum of them is "

@@ -1,4 +1,4 @@
-"""The 14 findings of ChestX-ray14, in the order of the published lists and weights (Wang et al. 2017)."""
+"""The 14 classes of ChestX-ray14, in the order of the published lists and weights (Wang et al. 2017)."""
 
 CLASS_NAMES = [
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",

@@ -12,10 +12,18 @@ from cxr.errors import InputError
 
 
 def read_labels(path: str | os.PathLike, class_names: Sequence[str]) -> LabelList:
-    """Read a list; labels are (N, n_classes) float32 of 0 and 1, in the order of `class_names`.
+    """Read a list in the published format.
 
-    A line with a wrong number of columns, a label other than 0 or 1, or a repeated image raises `InputError` with the
-    line number.
+    Args:
+        path: the list.
+        class_names: the classes in the order of the columns.
+
+    Returns:
+        The list, its labels (N, n_classes) float32 of 0 and 1.
+
+    Raises:
+        InputError: with the line number, for a line with a wrong number of columns, a label other than 0 or 1, or a
+            repeated image.
     """
     names, numbers, labels = [], [], []
     seen: dict[str, int] = {}
@@ -24,7 +32,7 @@ def read_labels(path: str | os.PathLike, class_names: Sequence[str]) -> LabelLis
         where = f"{path}, line {number}"
         if len(columns) != len(class_names):
             raise InputError(f"{where}: {len(columns)} labels where {len(class_names)} are needed: "
-                             "a line is `name 0 1 0 ...`, one column for each finding.")
+                             "a line is `name 0 1 0 ...`, one column for each class.")
         bad = next((column for column in columns if column not in ("0", "1")), None)
         if bad is not None:
             raise InputError(f"{where}: the label '{bad}' is neither 0 nor 1: correct the line.")

@@ -5,6 +5,8 @@ Learning"; the layer names are those of Paddle-CheXNet's checkpoints.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
@@ -13,10 +15,10 @@ from chexnet.densenet import build
 
 
 class CheXNet(nn.Layer):
-    """DenseNet with a sigmoid head: (B, 3, H, W) float32 to probabilities (B, out_size).
+    """DenseNet with a sigmoid head: (B, 3, H, W) float32 to scores (B, out_size), probabilities.
 
     Args:
-        out_size: number of findings, each scored on its own (14 as published).
+        out_size: number of classes, each scored by itself (14 as published).
         backbone_pretrained: path of ImageNet weights for the DenseNet, or False.
         layers: 121 as published, or any other size of `chexnet.densenet`.
 
@@ -36,30 +38,30 @@ class CheXNet(nn.Layer):
         """The linear layer behind the global average pooling, weight (C, out_size)."""
         return self.densenet121.out[0]
 
-    def features(self, x):
+    def features(self, x: paddle.Tensor) -> paddle.Tensor:
         """(B, 3, H, W) to (B, C, H/32, W/32): the last activations before pooling, non-negative."""
         return self.densenet121.features(x)
 
-    def logits(self, features):
-        """Scores before the sigmoid, (B, out_size)."""
+    def logits(self, features: paddle.Tensor) -> paddle.Tensor:
+        """What the sigmoid is applied to, (B, out_size)."""
         return self.classifier(self.densenet121.pool(features))
 
-    def head(self, features):
-        """Probabilities 0-1, (B, out_size)."""
+    def head(self, features: paddle.Tensor) -> paddle.Tensor:
+        """Scores, 0-1, (B, out_size)."""
         return self.densenet121.head(features)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.head(self.features(x))
 
 
 class CheXNetCAM(CheXNet):
-    """CheXNet that returns `(scores, cams)`: probabilities (B, out_size), maps (B, out_size, H, W) uint8.
+    """CheXNet that returns `(scores, cams)`: scores (B, out_size), maps (B, out_size, H, W) uint8.
 
-    Each map is min-max scaled on its own, as published: 255 is the strongest place of that class, however
+    Each map is min-max scaled by itself, as published: 255 is the strongest place of that class, however
     improbable the class. A flat map gives zeros (the published division gives NaN).
     """
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         kept = []                                 # of this call alone, so nothing stale is ever returned
         hook = self.densenet121.batch_norm.register_forward_post_hook(
             lambda layer, inputs, output: kept.append(output))
@@ -71,7 +73,7 @@ class CheXNetCAM(CheXNet):
 
     @staticmethod
     @paddle.no_grad()
-    def cam(feature_conv, weight_softmax, size):
+    def cam(feature_conv: paddle.Tensor, weight_softmax: paddle.Tensor, size: Sequence[int]) -> paddle.Tensor:
         """Weighted sum of activations, scaled and enlarged (Zhou et al. 2016).
 
         Args:
@@ -79,7 +81,8 @@ class CheXNetCAM(CheXNet):
             weight_softmax: weights of the linear head (C, N).
             size: (H, W) of the maps.
 
-        Returns: (B, N, H, W) uint8, 0-255.
+        Returns:
+            The maps (B, N, H, W) uint8, 0-255.
         """
         cams = paddle.einsum("bchw,cn->bnhw", feature_conv, weight_softmax)
         cams = cams - cams.min(axis=[2, 3], keepdim=True)

@@ -1,7 +1,10 @@
-"""What the published scripts import from here: the findings, and the metric that CheXNet is judged by."""
+"""What the published scripts import from here: the classes, and the metric that CheXNet is judged by."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from paddle import Tensor
 from paddle.metric import Metric
 
 from chexnet.labels import CLASS_NAMES, N_CLASSES
@@ -9,14 +12,21 @@ from cxr.metrics.classification import auroc
 
 
 class AUROC(Metric):
-    """Area under the ROC curve of each class and their mean, for `paddle.Model` or a loop of one's own.
+    """Area under the ROC curve of each class and their mean, for `paddle.Model` or your own loop.
 
     `update` only collects; the areas are computed by `accumulate`, from all scores since `reset`. A class
     without positives or without negatives has no area: it is `nan`, left out of the mean, and named in a
     warning.
+
+    Args:
+        num_classes: number of classes.
+        class_names: as many names, in the order of the scores.
+
+    Raises:
+        ValueError: if the two disagree.
     """
 
-    def __init__(self, num_classes: int = N_CLASSES, class_names=CLASS_NAMES):
+    def __init__(self, num_classes: int = N_CLASSES, class_names: Sequence[str] = CLASS_NAMES):
         super().__init__()
         if len(class_names) != num_classes:
             raise ValueError(f"{len(class_names)} class names for {num_classes} classes.")
@@ -24,11 +34,20 @@ class AUROC(Metric):
         self.reset()
 
     def reset(self) -> None:
+        """Forget all scores and labels."""
         self._scores: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
 
-    def update(self, preds, labels) -> None:
-        """Add a batch: scores (B, num_classes), labels (B, num_classes) of 0 and 1; arrays or tensors."""
+    def update(self, preds: np.ndarray | Tensor, labels: np.ndarray | Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            preds: scores (B, num_classes).
+            labels: (B, num_classes) of 0 and 1.
+
+        Raises:
+            ValueError: for other shapes.
+        """
         preds, labels = np.asarray(preds), np.asarray(labels)
         if preds.shape != labels.shape or preds.ndim != 2 or preds.shape[1] != len(self._class_names):
             raise ValueError(f"scores {preds.shape} and labels {labels.shape} must both be "
@@ -45,4 +64,5 @@ class AUROC(Metric):
         return [*areas.tolist(), float(known.mean()) if known.size else float("nan")]
 
     def name(self) -> list[str]:
+        """The names of the figures that `accumulate` returns."""
         return [f"AUROC_{name}" for name in self._class_names] + ["AUROC_avg"]
