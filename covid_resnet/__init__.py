@@ -3,6 +3,7 @@
 The names load on first use, so that `import covid_resnet` stays quick and without Paddle.
 """
 from importlib import import_module
+from typing import Any
 
 import cxr  # noqa: F401  prepares the process before Paddle is imported
 
@@ -15,7 +16,7 @@ _HOME = {
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'covid_resnet' has no attribute '{name}'")
     return getattr(import_module(f"covid_resnet.{_HOME[name]}"), name)

@@ -18,11 +18,14 @@ class CovidDataset(ListedDataset):
 
     Args:
         base_dir: folder that the names in the list are relative to.
-        label_path: the list. A line without an index, an index outside the classes, or a missing image raises
-            `InputError` with the line number. Names may contain spaces. Or a list in memory, of images that are there.
+        label_path: the list, a file or, for images that are known to exist, in memory. Names may contain spaces.
         transform: called on (H, W, 3) float32 RGB, 0-255, as in the notebook (where Paddle's `ToTensor` then
             leaves the range alone).
         class_names: what the indices stand for.
+        seed: of the augmentation, where `transform` has one.
+
+    Raises:
+        InputError: with the line number, for a line without an index, an index outside the classes, or a missing image.
 
     Items are `(image, label)` with label (1,) int64; `.labels` is (N,) int64.
     """
@@ -32,6 +35,7 @@ class CovidDataset(ListedDataset):
         super().__init__(base_dir, label_path, class_names, transform, seed)
 
     def picture(self, index: int) -> np.ndarray:
+        """What the transform is given: (H, W, 3) float32 RGB, 0-255."""
         return super().picture(index).astype("float32")
 
 
@@ -39,7 +43,16 @@ def get_mean_std(img_paths: Iterable[str | os.PathLike]) -> tuple[np.ndarray, np
     """Mean and standard deviation of each RGB channel, of pixels 0-255, in one pass with one image in memory.
 
     As in the notebook both are averages over the images, so the second is the spread within an image, smaller
-    than that of all pixels together. Raises `InputError` for an empty list.
+    than that of all pixels together.
+
+    Args:
+        img_paths: the images.
+
+    Returns:
+        Mean and standard deviation, (3,) float64 each.
+
+    Raises:
+        InputError: for an empty list, or an image that cannot be read.
     """
     count, mean, std = 0, np.zeros(3), np.zeros(3)
     for path in img_paths:

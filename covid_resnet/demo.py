@@ -10,6 +10,7 @@ from paddle.optimizer import Adam
 
 from covid_resnet import data, gradcam
 from covid_resnet.recipe import CovidResNetRecipe
+from covid_resnet.resnet import ResNet
 from covid_resnet.schedule import CosineWarmup
 from cxr.cam import GradCAM
 from cxr.data import class_folders, phantom
@@ -40,7 +41,15 @@ TARGET_LAYERS = ["block.3", "block.5"]
 
 @dataclass(frozen=True)
 class DemoResult:
-    """accuracy, hit_rate and chance are shares 0-1 over `images` test phantoms; `table` is for people."""
+    """What the demo measured on its test phantoms.
+
+    Attributes:
+        images: how many there are.
+        accuracy: share of them that are classified correctly.
+        hit_rate: share of them whose map has its peak in the true box.
+        chance: the share that a random peak would have.
+        table: the figures of each class, for people.
+    """
     images: int
     accuracy: float
     hit_rate: float
@@ -49,7 +58,18 @@ class DemoResult:
 
 
 def run_demo(save_dir: Path, per_class: int, epochs: int, seed: int) -> DemoResult:
-    """Do the whole demo into `save_dir`: `xrays/`, lists, weights, curves, predictions, `cams/`, `demo.png`."""
+    """Run the whole demo, from drawing the phantoms to `demo.png`.
+
+    Args:
+        save_dir: gets `xrays/`, lists, checkpoints, curves, predictions, `cams/` and `demo.png`; a run in it is
+            replaced.
+        per_class: phantoms of each class.
+        epochs: of training.
+        seed: of phantoms, split and training.
+
+    Returns:
+        What was measured on the test phantoms.
+    """
     xrays = save_dir / "xrays"
     with progress(None, total=per_class * len(phantom.CLASS_NAMES), desc="draw phantoms") as bar:
         phantom.write_folder(xrays, per_class=per_class, seed=seed, progress=lambda done, total: bar.update())
@@ -79,8 +99,8 @@ def run_demo(save_dir: Path, per_class: int, epochs: int, seed: int) -> DemoResu
     return DemoResult(len(test_set), report.values["accuracy"], hit, by_chance, report.table)
 
 
-def _explain(model, test_set, scores: np.ndarray, save_dir: Path) -> tuple[float, float]:
-    """Grad-CAM of the true class of every test phantom, drawn and held against the box; (hit rate, chance)."""
+def _explain(model: ResNet, test_set: data.CovidDataset, scores: np.ndarray, save_dir: Path) -> tuple[float, float]:
+    """Grad-CAM of the true class of every test phantom, drawn and compared with the box; (hit rate, chance)."""
     boxes = phantom.read_boxes(Path(test_set.paths[0]).parents[1] / "boxes.csv")
     rows, views, drawn = [], [], []
     method = GradCAM(model, TARGET_LAYERS)
@@ -97,7 +117,7 @@ def _explain(model, test_set, scores: np.ndarray, save_dir: Path) -> tuple[float
     write_csv(save_dir / "hits.csv", ("image", "peak_in_box", "chance"), rows)
     # Two of each class, or one where a small set has no more.
     examples = [np.flatnonzero(test_set.labels == label)[:2] for label in range(len(test_set.class_names))]
-    shown = [int(own[place]) for place in (0, 1) for own in examples if place < len(own)]
+    shown = [int(of_class[place]) for place in (0, 1) for of_class in examples if place < len(of_class)]
     image_files.save_picture(save_dir / "demo.png",
                              gradcam.show_grid([views[i] for i in shown], [drawn[i] for i in shown], side=256))
     return float(np.mean([row[1] for row in rows])), float(np.mean([row[2] for row in rows]))

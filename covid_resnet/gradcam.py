@@ -37,16 +37,33 @@ class GradCAM:
             print(f"{name:40} {type(layer).__name__}")
 
     def __call__(self, img: np.ndarray, target: int | None = None) -> np.ndarray:
-        """Map of an image (H, W, 3) uint8 BGR for the class `target` (the highest by default): (h, w) float32, 0-1."""
+        """The map of one image.
+
+        Args:
+            img: (H, W, 3) uint8 BGR.
+            target: index of the class, by default the one with the highest score.
+
+        Returns:
+            (h, w) float32, 0-1, of the size that the network sees.
+        """
         x = self.preprocess(cv2.cvtColor(img, cv2.COLOR_BGR2RGB))[None]
         with self.method as method:
             return method(x, targets=target)[0]
 
     def save(self, img: np.ndarray, file: str | os.PathLike, target: int | None = None) -> np.ndarray:
-        """Write the map over the part of `img` (H, W, 3) uint8 BGR that the network sees; returns the picture, BGR."""
-        heat_map = self(img, target)
+        """Write the heat map of one image: its map over the part of it that the network sees.
+
+        Args:
+            img: (H, W, 3) uint8 BGR.
+            file: the picture to write.
+            target: index of the class, by default the one with the highest score.
+
+        Returns:
+            The picture (h, w, 3) uint8 BGR.
+        """
+        saliency = self(img, target)
         view = self.preprocess.view(cv2.cvtColor(img, cv2.COLOR_BGR2RGB))
-        picture = heatmaps.overlay(view, heat_map)
+        picture = heatmaps.overlay(view, saliency)
         image_files.save_picture(file, picture)
         return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
 
@@ -54,7 +71,16 @@ class GradCAM:
 def show_grid(images: Sequence[np.ndarray], cams: Sequence[np.ndarray], side: int = 224) -> np.ndarray:
     """The COVID notebook's 4 x 4 grid: up to eight X-rays, and below them in the same order their Grad-CAM pictures.
 
-    Both are sequences of (H, W, 3) uint8 RGB of any size; each is fitted into a square of `side` pixels.
+    Args:
+        images: (H, W, 3) uint8 RGB each, of any size.
+        cams: as many pictures, likewise.
+        side: of the square, in pixels, that each is fitted into.
+
+    Returns:
+        The grid, uint8 RGB.
+
+    Raises:
+        InputError: for no images, or another number of pictures.
     """
     if not len(images) or len(images) != len(cams):
         raise InputError(f"a grid needs as many CAM pictures as X-rays, and at least one; got {len(cams)} and "

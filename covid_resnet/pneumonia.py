@@ -6,18 +6,31 @@ statistics although their weights were frozen; here all of the backbone stays as
 """
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from covid_resnet.resnet_recipe import ResNetRecipe
 from cxr.data.transforms import Augment, Preprocess
 from cxr.errors import InputError
 from cxr.models.recipe import TrainDefaults
 
+if TYPE_CHECKING:                                # so that --help need not wait for Paddle
+    from paddle import Tensor
+    from paddle.optimizer import Optimizer
+    from paddle.optimizer.lr import LRScheduler
+
+    from cxr.data.class_folders import Split
+    from cxr.data.dataset import FolderDataset
+
 _FEW = 50                                        # validation images that cannot tell good from lucky
 
 
 class PneumoniaRecipe(ResNetRecipe):
+    """ResNet152 on the folders of Kermany et al., of which the head alone is trained."""
+
     name = "pneumonia"
     summary = "ResNet152 with a frozen ImageNet backbone and a new head on the folders train/, val/, test/"
     class_names = ("NORMAL", "PNEUMONIA")
@@ -31,43 +44,45 @@ class PneumoniaRecipe(ResNetRecipe):
     published = None
     published_source = ""
 
-    def add_train_arguments(self, parser) -> None:
+    def add_train_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--data_dir", default="chest_xray",
-                            help="folder of train/ and val/, each with a folder of images for every class "
+                            help="folder with train/ and val/ in it, each with a folder of images for every class "
                                  "(default: %(default)s)")
         parser.add_argument("--decay_every", type=int, default=4, metavar="N",
-                            help="epochs after which the learning rate drops, again and again (default: %(default)s)")
+                            help="epochs between drops of the learning rate (default: %(default)s)")
         parser.add_argument("--decay_factor", type=float, default=0.1,
-                            help="what it is multiplied with then (default: %(default)s)")
+                            help="factor by which it drops each time (default: %(default)s)")
 
-    def add_test_arguments(self, parser) -> None:
+    def add_test_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--data_dir", default="chest_xray",
-                            help="folder of test/ (for --fit, of val/) with a folder of images for every class "
-                                 "(default: %(default)s)")
+                            help="folder with test/ in it (for --fit, val/), which has a folder of images for every "
+                                 "class (default: %(default)s)")
 
-    def train_sets(self, args, split=None) -> tuple:
+    def train_sets(self, args: argparse.Namespace, split: Split | None = None) -> tuple[FolderDataset, FolderDataset]:
         from cxr.data.dataset import FolderDataset
         train = FolderDataset(Path(args.data_dir, "train"), seed=args.seed)
         val = FolderDataset(Path(args.data_dir, "val"), train.class_names)
         if len(val) < _FEW:
-            print(f"Note: {Path(args.data_dir, 'val')} holds {len(val)} images only, too few to choose the best epoch "
+            print(f"Note: {Path(args.data_dir, 'val')} holds only {len(val)} images, too few to choose the best epoch "
                   "by: move some of train there.")
         return train, val
 
-    def test_set(self, args, class_names, ckpt, split=None):
+    def test_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path,
+                 split: Split | None = None) -> FolderDataset:
         from cxr.data.dataset import FolderDataset
         return FolderDataset(Path(args.data_dir, "test"), class_names)
 
-    def val_set(self, args, class_names, ckpt):
+    def val_set(self, args: argparse.Namespace, class_names: Sequence[str], ckpt: Path) -> FolderDataset:
         from cxr.data.dataset import FolderDataset
         return FolderDataset(Path(args.data_dir, "val"), class_names)
 
-    def patients(self, args, names):
+    def patients(self, args: argparse.Namespace, names: Sequence[str]) -> list[str]:
         # `person89_virus_168.jpeg`; the normal images of Kermany et al. do not tell whether two are of one person.
         found = (re.search(r"(?:^|/)(person\d+)_", name) for name in names)
         return [match[1] if match else name for match, name in zip(found, names)]
 
-    def optimizer(self, args, parameters, steps_per_epoch: int) -> tuple:
+    def optimizer(self, args: argparse.Namespace, parameters: Sequence[Tensor], steps_per_epoch: int
+                  ) -> tuple[Optimizer, LRScheduler]:
         from paddle.optimizer import Adam
         from paddle.optimizer.lr import StepDecay
         if args.decay_every < 1:

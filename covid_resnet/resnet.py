@@ -5,12 +5,13 @@ He et al. 2016, "Deep Residual Learning for Image Recognition". All residual blo
 """
 from __future__ import annotations
 
-from paddle import nn
+from paddle import Tensor, nn
 
 from cxr.device import ensure
 
 
 def _conv_bn(channels: int, filters: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
+    """Convolution, batch norm and, unless `relu` is False, ReLU."""
     layers = [nn.Conv2D(channels, filters, kernel, stride=stride, padding=kernel // 2, bias_attr=False),
               nn.BatchNorm2D(filters)]
     return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
@@ -33,7 +34,7 @@ class BasicBlock(nn.Layer):
         self.shortcut = _shortcut(in_channels, out_channels, stride)
         self.relu = nn.ReLU()
 
-    def forward(self, inputs):
+    def forward(self, inputs: Tensor) -> Tensor:
         return self.relu(self.conv2(self.conv1(inputs)) + self.shortcut(inputs))
 
 
@@ -49,7 +50,7 @@ class BottleneckBlock(nn.Layer):
         self.shortcut = _shortcut(in_channels, out_channels, stride)
         self.relu = nn.ReLU()
 
-    def forward(self, inputs):
+    def forward(self, inputs: Tensor) -> Tensor:
         return self.relu(self.conv3(self.conv2(self.conv1(inputs))) + self.shortcut(inputs))
 
 
@@ -69,6 +70,9 @@ class ResNet(nn.Layer):
     Args:
         layers: 18, 34, 50, 101 or 152.
         num_classes: number of exclusive classes (4 in the notebook).
+
+    Raises:
+        ValueError: for another number of layers.
 
     `forward(x) == head(features(x))`, with `features(x)` (B, C, H/32, W/32) the output of the last block.
     """
@@ -103,15 +107,15 @@ class ResNet(nn.Layer):
         """Name of the last residual block, the usual target of Grad-CAM: `block.15` for 34 and 50 layers."""
         return f"block.{len(self.block) - 1}"
 
-    def features(self, x):
+    def features(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, C, H/32, W/32): the output of the last block, non-negative."""
         return self.block(self.max_pool(self.conv(x)))
 
-    def logits(self, features):
-        """Class scores before the softmax, (B, num_classes)."""
+    def logits(self, features: Tensor) -> Tensor:
+        """What the softmax is applied to: features (B, C, h, w) to (B, num_classes)."""
         return self.fc(self.flatten(self.avg_pool(features)))
 
     head = logits
 
-    def forward(self, inputs):
+    def forward(self, inputs: Tensor) -> Tensor:
         return self.head(self.features(inputs))
