@@ -1,11 +1,12 @@
 """Run the notebooks from top to bottom in fresh kernels and store them as they are committed.
 
     pip install -e .[test]
-    python notebooks/build.py                     # all four, some two minutes each
+    python notebooks/build.py                     # all four, about two minutes each
     python notebooks/build.py cam_methods         # one of them
 
 What depends on the run or the machine is left out: standard error, timings, the versions of the kernel. `CXR_DATA` is
-hidden from them, so that pictures of phantoms alone are committed; with the AI Studio folders in place this refuses.
+hidden from the notebooks, so that only pictures of phantoms are committed; where the AI Studio folders exist, this
+command refuses to run.
 """
 from __future__ import annotations
 
@@ -13,17 +14,28 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 FOLDER = Path(__file__).resolve().parent
 NAMES = ("chexnet_cam", "covid_resnet_gradcam", "cam_methods", "pneumonia_transfer_cam")
 SECONDS = 1800                                   # for a cell, on a slow machine
 
 
-def execute(path: Path, short: bool = False):
-    """Run the notebook `path` in its own folder, on phantoms; returns it with its outputs.
+def execute(path: Path, short: bool = False) -> NotebookNode:
+    """Run a notebook in its own folder, on phantoms.
 
-    short: in seconds, with results that mean nothing. Raises `nbclient.exceptions.CellExecutionError` for a cell that
-    fails, with its traceback.
+    Args:
+        path: the notebook.
+        short: whether to be done in seconds, with results that mean nothing.
+
+    Returns:
+        The notebook with its outputs.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: for a cell that fails, with its traceback.
     """
     import nbformat
     from jupyter_client.kernelspec import KernelSpec
@@ -45,7 +57,7 @@ def execute(path: Path, short: bool = False):
     return notebook
 
 
-def clean(notebook) -> None:
+def clean(notebook: NotebookNode) -> None:
     """Leave in `notebook` nothing that another run or another machine would write differently without need."""
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                          "language_info": {"name": "python"}}
@@ -65,7 +77,8 @@ def clean(notebook) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME",
+                        help=f"notebooks to run, of {', '.join(NAMES)} (default: all)")
     names = parser.parse_args().names or NAMES
     if any(Path("/home/aistudio", place).exists() for place in ("dataset", "work/dataset", "data")):
         parser.error("the AI Studio data is here, and its X-rays would be committed: run this on another machine")

@@ -2,9 +2,11 @@
 
     python tools/demo.py && python notebooks/methods.py
 
-Takes the demo's model and the first phantom of a class from its test list. The methods look at the layers that the
-demo looks at; only CAM, which is defined for the last layer alone, has coarser cells.
+Takes the demo's model and the first phantom of a class from its test list. The methods use the target layers of the
+demo; only CAM, which is defined for the last layer alone, has coarser cells.
 """
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
@@ -28,9 +30,12 @@ from cxr.visual import heatmaps, image_files  # noqa: E402
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", type=Path, default=Path("output/demo"), help="save_dir of the demo")
-    parser.add_argument("--finding", choices=phantom.CLASS_NAMES, default="Cardiomegaly")
-    parser.add_argument("--picture", type=Path, default=Path("output/methods.jpg"))
+    parser.add_argument("--demo", type=Path, default=Path("output/demo"),
+                        help="save_dir of the demo (default: %(default)s)")
+    parser.add_argument("--finding", choices=phantom.CLASS_NAMES, default="Cardiomegaly",
+                        help="class of the phantom (default: %(default)s)")
+    parser.add_argument("--picture", type=Path, default=Path("output/methods.jpg"),
+                        help="file to write (default: %(default)s)")
     args = parser.parse_args()
 
     recipe = CovidResNetRecipe()
@@ -45,8 +50,8 @@ def main() -> None:
     for name, method in METHODS.items():
         layers = recipe.layer(restored.model) if name == "cam" else TARGET_LAYERS
         with method(restored.model, layers) as cam:
-            heat = cam(x, targets=label)[0]
-        tiles.append(heatmaps.heading(heatmaps.with_box(heatmaps.overlay(image, heat), box), METHOD_NAMES[name]))
+            saliency = cam(x, targets=label)[0]
+        tiles.append(heatmaps.heading(heatmaps.with_box(heatmaps.overlay(image, saliency), box), METHOD_NAMES[name]))
     with replacing(args.picture) as file:
         file.write(image_files.encode(heatmaps.montage(tiles), ".jpg", 85))
     print(f"{test_set.names[index]} is in {args.picture}.")

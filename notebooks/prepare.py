@@ -14,7 +14,7 @@ NEEDED = ("cxr", "cv2", "prettytable", "tqdm", "filelock", "sklearn", "PIL", "ma
 
 
 def missing() -> str:
-    """Why one of the packages cannot be imported; empty where all can."""
+    """Why one of the packages cannot be imported; empty if all can."""
     if importlib.util.find_spec("paddle") is None:           # not imported: `cxr` must come first
         return "No module named 'paddle'"
     try:
@@ -26,7 +26,11 @@ def missing() -> str:
 
 
 def run(tool: str, *arguments: str) -> None:
-    """Run a command of tools/ and print what it says here, where a notebook shows it."""
+    """Run a command of tools/ and print what it says here, where a notebook shows it.
+
+    Raises:
+        RuntimeError: if it fails.
+    """
     command = [sys.executable, str(ROOT / "tools" / tool), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
@@ -38,8 +42,11 @@ def run(tool: str, *arguments: str) -> None:
 def prepare(fetch: str = "") -> None:
     """Have everything that a notebook needs. Paddle must not have been imported before.
 
-    fetch: published weights to have as well, by the name of their file.
-    Raises RuntimeError where something cannot be had.
+    Args:
+        fetch: published weights to have as well, by the name of their file.
+
+    Raises:
+        RuntimeError: if something cannot be had.
     """
     if missing():
         run("install.py")

@@ -9,6 +9,8 @@ Draws the phantoms of the demo, trains the network on them from scratch, and wri
 `--save_dir`: X-rays above, Grad-CAM of the true class with the true box below. With weights of your own, only
 the last part matters: a target layer by name, and the `reshape_transform` that turns its tokens into a map.
 """
+from __future__ import annotations
+
 import argparse
 import sys
 from importlib.util import find_spec
@@ -18,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
-from paddle import nn  # noqa: E402
+from paddle import Tensor, nn  # noqa: E402
 
 import cxr  # noqa: E402, F401  before Paddle
 from covid_resnet import CosineWarmup, data, gradcam  # noqa: E402
@@ -45,21 +47,23 @@ class Classifier(nn.Layer):
 
     activation = "softmax"
 
-    def __init__(self, network):
+    def __init__(self, network: nn.Layer):
         super().__init__()
         self.network = network
 
-    def features(self, x):
+    def features(self, x: Tensor) -> Tensor:
+        """The class scores, as nothing here needs the layers apart."""
         return self.network(x)
 
-    def logits(self, features):
+    def logits(self, features: Tensor) -> Tensor:
+        """The features themselves."""
         return features
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
 
 
-def build(name: str, classes: int):
+def build(name: str, classes: int) -> nn.Layer:
     """A PaddleClas network with random weights."""
     package = find_spec("paddleclas")
     if package is None:
@@ -71,10 +75,11 @@ def build(name: str, classes: int):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=NETWORKS, default="PVT_V2_B0")
-    parser.add_argument("--per_class", type=int, default=200)
-    parser.add_argument("--epoch", type=int, default=20)
-    parser.add_argument("--save_dir", type=Path, default=Path("output/transformers"))
+    parser.add_argument("--network", choices=NETWORKS, default="PVT_V2_B0", help="(default: %(default)s)")
+    parser.add_argument("--per_class", type=int, default=200, help="phantoms of each class (default: %(default)s)")
+    parser.add_argument("--epoch", type=int, default=20, help="epochs of training (default: %(default)s)")
+    parser.add_argument("--save_dir", type=Path, default=Path("output/transformers"),
+                        help="folder for the results (default: %(default)s)")
     args = parser.parse_args()
 
     side, layer, tokens = NETWORKS[args.network]
@@ -100,12 +105,12 @@ def main() -> None:
     with GradCAM(network, layer, reshape_transform=tokens) as cam:
         for index, name in enumerate(test_set.names):
             image, label = test_set.picture(index).astype(np.uint8), int(test_set.labels[index])
-            heat = cam(preprocess(image)[None], targets=label)[0]
-            box = scale_box(boxes[name], image.shape[:2], heat.shape)
-            found.append(peak_in_box(heat, box))
-            by_chance.append(chance(box, heat.shape))
+            saliency = cam(preprocess(image)[None], targets=label)[0]
+            box = scale_box(boxes[name], image.shape[:2], saliency.shape)
+            found.append(peak_in_box(saliency, box))
+            by_chance.append(chance(box, saliency.shape))
             views.append(heatmaps.caption(image, name.split("/")[1]))
-            drawn.append(heatmaps.with_box(heatmaps.overlay(image, heat), boxes[name]))
+            drawn.append(heatmaps.with_box(heatmaps.overlay(image, saliency), boxes[name]))
     shown = [i for place in (0, 1) for i in (np.flatnonzero(test_set.labels == k)[place] for k in range(len(classes)))]
     picture = args.save_dir / f"{args.network}.png"
     image_files.save_picture(picture, gradcam.show_grid([views[i] for i in shown], [drawn[i] for i in shown]))
