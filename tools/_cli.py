@@ -50,12 +50,14 @@ def recipes() -> dict[str, Recipe]:
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the examples."""
+
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=28, width=110)
 
 
 def parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """A command's parser: what it does, and examples to copy."""
+    """A command's parser, with a description of what it does and examples to copy."""
     return argparse.ArgumentParser(description=description, epilog=f"examples:\n{examples}\n\n{STATUS}",
                                    formatter_class=Formatter)
 
@@ -72,18 +74,18 @@ def add_engine(sub: argparse.ArgumentParser) -> None:
     """The flags `--engine` and `--precision`."""
     sub.add_argument("--engine", choices=ENGINES, default="auto",
                      help="what runs the network: OpenVINO (`pip install openvino`), Paddle Inference with oneDNN, "
-                          "compiled or plain Paddle, or the fastest that is there (default: %(default)s)")
+                          "compiled or plain Paddle; auto takes the fastest that is installed (default: %(default)s)")
     sub.add_argument("--precision", choices=PRECISIONS, default="float32",
-                     help="less is faster where the processor has it, and changes the scores: by how much is "
-                          "measured and printed (default: %(default)s)")
+                     help="a lower precision is faster where the processor supports it, but changes the scores; by "
+                          "how much is measured and printed (default: %(default)s)")
 
 
 def add_device(sub: argparse.ArgumentParser) -> None:
     """The flag `--device`."""
     sub.add_argument("--device", metavar="auto|cpu|gpu|gpu:N",
-                     help="what computes: auto takes the first GPU that a check of some seconds finds to compute right "
-                          "(its verdict is kept), and else the CPU, saying why; tools/doctor.py tells more (default: "
-                          "CXR_DEVICE, or auto)")
+                     help="what computes: auto takes the first GPU that a check of a few seconds finds to compute "
+                          "correctly (the verdict is kept), otherwise the CPU, and says why; tools/doctor.py tells "
+                          "more (default: CXR_DEVICE, or auto)")
 
 
 STATUS = "exit status: 0 done, 2 bad input (one sentence says which file and what to do), 130 interrupted."
@@ -108,8 +110,11 @@ def not_negative(text: str) -> int:
 def run(command: Callable[[], int | None], paddle: bool = True, device: str | None = "cpu") -> None:
     """Run a command's body and exit: bad input and full disks get a sentence, Ctrl-C a word, no traceback.
 
-    `paddle=False` for a body that does without it, and so starts at once. `device`: what --device was given,
-    None for its default; commands without it compute next to nothing, and do that on the CPU.
+    Args:
+        command: the body; returns the exit status, None for 0.
+        paddle: False for a body that does without Paddle, and so starts at once.
+        device: what --device was given, None for its default; commands without that flag compute next to nothing, and
+            do that on the CPU.
     """
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     try:
@@ -135,7 +140,11 @@ def run(command: Callable[[], int | None], paddle: bool = True, device: str | No
 
 
 def failed(error: Exception) -> str:
-    """A sentence for a file or a device that failed while the work went on; what is about neither is raised again."""
+    """A sentence for a file or a device that failed while the work went on.
+
+    Raises:
+        Exception: the error itself, if it is about neither.
+    """
     if isinstance(error, OSError) and error.errno is not None:           # Paddle raises errors of that name, too
         full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))       # Windows knows no quota
         remedy = "free some space" if full else "check the path and permissions"
@@ -150,7 +159,14 @@ def failed(error: Exception) -> str:
 
 
 def writable(folder: Path) -> Path:
-    """Make the folder that results go to, before the work begins rather than after it."""
+    """Make the folder that results go to, before the work begins rather than after it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: if it cannot be written to.
+    """
     from cxr.utils.distributed import rank
     from cxr.utils.files import replacing
     if rank() > 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import paddle
+from paddle import nn
 from paddle.vision import transforms
 from PIL import Image
 
@@ -23,7 +24,7 @@ from cxr.data.transforms import ten_crop
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def network(name: str):
+def network(name: str) -> nn.Layer:
     """A model with random weights, in eval mode: chexnet, chexnet-cam (which also returns the maps) or resnet50."""
     model = {"chexnet": partial(CheXNet, len(CLASS_NAMES)), "chexnet-cam": partial(CheXNetCAM, len(CLASS_NAMES)),
              "resnet50": partial(ResNet, 50, 4)}[name]()
@@ -32,10 +33,10 @@ def network(name: str):
 
 
 def in_published_order(model: CheXNet) -> CheXNet:
-    """Its transitions convolve before they pool, as in the published code; the same numbers for more work."""
+    """Have its transitions convolve before they pool, as in the published code: the same numbers for more work."""
     for layer in model.sublayers():
         if isinstance(layer, Transition):
-            layer.forward = lambda x, own=layer: own.pool2d_avg(own.conv_ac_func(x))
+            layer.forward = lambda x, transition=layer: transition.pool2d_avg(transition.conv_ac_func(x))
     return model
 
 
@@ -45,8 +46,8 @@ def batch(size: int) -> np.ndarray:
 
 
 @paddle.no_grad()
-def forward(model, x: np.ndarray):
-    """What the model returns for a batch, as numpy."""
+def forward(model: nn.Layer, x: np.ndarray) -> np.ndarray | list[np.ndarray]:
+    """What the model returns for a batch, as numpy; several results as a list."""
     results = model(paddle.to_tensor(x))
     return [result.numpy() for result in results] if isinstance(results, (list, tuple)) else results.numpy()
 
@@ -87,7 +88,7 @@ def montages(model: CheXNetCAM, paths: list[Path], folder: Path) -> None:
         cv2.imwrite(str(folder / f"{number}.png"), np.concatenate(rows, axis=0))
 
 
-def ten_crop_scores(model, paths: list[Path]) -> list[np.ndarray]:
+def ten_crop_scores(model: nn.Layer, paths: list[Path]) -> list[np.ndarray]:
     """Scores of every image, averaged over its ten crops, as Paddle-CheXNet's evaluation computes them."""
     resize, to_tensor = transforms.Resize(256), transforms.ToTensor()
     normalise = transforms.Normalize(_MEAN, _STD)

@@ -23,19 +23,35 @@ from cxr.utils.files import write_json
 
 @dataclass(frozen=True)
 class Timing:
-    """seconds: one figure a round, in the order of the rounds; ratio: median over the rounds of the first
-    candidate's time divided by this one's in the same round, so 2 is twice as fast."""
+    """How long one candidate took.
+
+    Attributes:
+        name: of the candidate.
+        seconds: one figure for each round, in the order of the rounds.
+        ratio: median over the rounds of the first candidate's time divided by this one's in the same round, so 2 is
+            twice as fast.
+    """
     name: str
     seconds: tuple[float, ...]
     ratio: float
 
     @property
     def median(self) -> float:
+        """Seconds."""
         return statistics.median(self.seconds)
 
 
 def race(candidates: Mapping[str, Callable[[], object]], rounds: int = 7, warmup: int = 1) -> list[Timing]:
-    """Time the callables in turn, `rounds` times; the first is what the others are compared with."""
+    """Time the candidates in turn.
+
+    Args:
+        candidates: by name; the first is what the others are compared with.
+        rounds: how often each is timed.
+        warmup: how often each runs before that.
+
+    Returns:
+        One `Timing` for each candidate, in their order.
+    """
     for _ in range(warmup):
         for run in candidates.values():
             run()
@@ -46,7 +62,7 @@ def race(candidates: Mapping[str, Callable[[], object]], rounds: int = 7, warmup
             run()
             seconds[name].append(time.perf_counter() - began)
     first = np.array(next(iter(seconds.values())))
-    return [Timing(name, tuple(own), float(np.median(first / np.array(own)))) for name, own in seconds.items()]
+    return [Timing(name, tuple(taken), float(np.median(first / np.array(taken)))) for name, taken in seconds.items()]
 
 
 class Worker:
@@ -54,6 +70,13 @@ class Worker:
 
     The command gets its work ready, prints `ready`, then for every line on its standard input runs once and prints a
     line. So processes with other settings, or of other frameworks, can take turns with this one.
+
+    Args:
+        command: the program and its arguments.
+        environ: variables to set for it.
+
+    Raises:
+        InputError: if it ends, or prints something else.
     """
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]):
@@ -76,6 +99,7 @@ class Worker:
                              "it reads.")
 
     def close(self) -> None:
+        """Let the process end, and wait for it."""
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         self._process.wait()
@@ -99,7 +123,7 @@ def machine() -> dict[str, str]:
 
 
 def timing_table(title: str, timings: list[Timing], images: int = 0) -> str:
-    """Medians, spread, images a second where `images` are done in one run, and the ratio to the first row."""
+    """Medians, spread, images/s where one run does `images` of them, and the ratio to the first row."""
     header = [title, "median ms", "min - max ms", *(["images/s"] if images else []), "times the first's speed"]
     table = PrettyTable(header, align="r")
     table.align[title] = "l"

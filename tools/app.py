@@ -1,19 +1,27 @@
 #!/usr/bin/env python
 """The page: upload chest X-rays, see the scores and where the model looked."""
+from __future__ import annotations
+
+import argparse
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from _cli import ROOT, add_device, fail, parser, recipes
+
+if TYPE_CHECKING:
+    from cxr.serving.service import Service
 
 EXAMPLES = """\
   streamlit run tools/app.py                                            # then open http://localhost:8501
   streamlit run tools/app.py --server.port 8600 -- --ckpt_dir runs      # options of the page come after --"""
 
 
-def arguments():
-    main = parser("The page, for a browser: upload X-rays or take phantoms, choose model, CAM method, layer and\n"
-                  "class, see heat maps and scores, download picture, tables and report. In English and Chinese.",
-                  EXAMPLES)
+def arguments() -> argparse.Namespace:
+    main = parser("A page for the browser: upload X-rays or take phantoms, choose a model, CAM method, layer and\n"
+                  "class, see heat maps and scores, and download pictures, tables and a report. In English and\n"
+                  "Chinese.", EXAMPLES)
     main.add_argument("--ckpt_dir", type=Path, action="append", metavar="FOLDER",
                       help="folder to offer checkpoints from, with its subfolders; may be given several times "
                            "(default: pretrained_models and output)")
@@ -21,11 +29,12 @@ def arguments():
     return main.parse_args()
 
 
-def main(streamlit) -> None:
+def main(streamlit: ModuleType) -> None:
+    """Show the page to one session."""
     from cxr.serving.page.view import keep_uploads_in_memory, show
 
     @streamlit.cache_resource(show_spinner=False)
-    def service():
+    def service() -> Service:
         """What all sessions share, made once."""
         from cxr.device import use
         from cxr.runtime import load_paddle

@@ -8,11 +8,19 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from _cli import ROOT, add_device, parser, positive, run
+
+if TYPE_CHECKING:
+    from _race import Timing
+    from paddle import Tensor, nn
+
+    Races = Iterator[tuple[str, list[Timing], int]]            # title, timings, images in a run (0: not of images)
 
 EXAMPLES = """\
   python tools/benchmark.py inference                                   # scores and maps, images a second
@@ -24,34 +32,36 @@ EXAMPLES = """\
 PLAIN = {"OMP_NUM_THREADS": "1", "MKL_DEBUG_CPU_TYPE": ""}
 
 
-def arguments():
-    main = parser("Time things fairly: the candidates take turns; medians and ratios are printed. Compared with is\n"
-                  "plain Paddle as the published scripts run it, in a process of its own.\n"
+def arguments() -> argparse.Namespace:
+    main = parser("Time things fairly: the candidates take turns, and medians and ratios are printed. They are\n"
+                  "compared with plain Paddle as the published scripts run it, in a process of its own.\n"
                   "  inference  in memory: scores and all 14 maps of CheXNet, scores and features of ResNet50\n"
-                  "  pipeline   files in, files out: a folder of 1024 x 1024 X-rays to CheXNet's montages, and the\n"
+                  "  pipeline   files in, files out: CheXNet's montages of a folder of 1024 x 1024 X-rays, and the\n"
                   "             scores of ten crops (each candidate's figures are for the whole folder)\n"
                   "  train      one training step of ResNet50\n"
                   "  startup    whole processes: Python, Paddle's import, cam --help, cam of one image\n"
-                  "  cam        all classes' maps of each CAM method against one bare forward of the same model:\n"
-                  "             CheXNet, ResNet50, and that ResNet50 without its features/head split", EXAMPLES)
+                  "  cam        the maps of all classes by each CAM method, against one bare forward pass of the same\n"
+                  "             model: CheXNet, ResNet50, and that ResNet50 without its split into features and head",
+                  EXAMPLES)
     main.add_argument("what", choices=(*RACES, *WORKERS), metavar="|".join(RACES), help="what to time")
-    main.add_argument("--batch_size", type=positive, default=8, help="images a run (default: %(default)s)")
+    main.add_argument("--batch_size", type=positive, default=8, help="images in each run (default: %(default)s)")
     main.add_argument("--rounds", type=positive, help="turns of each candidate (default: 7; pipeline: 3)")
     main.add_argument("--peer", metavar="CMD", action="append", default=[],
                       help="inference and train: a program that prints `ready`, then runs once for every line that it "
                            "reads and prints a line; may be given several times")
-    main.add_argument("--bfloat16", action="store_true", help="inference, pipeline: also the engine at that precision")
+    main.add_argument("--bfloat16", action="store_true",
+                      help="inference, pipeline: also the fastest engine at this precision")
     add_device(main)
     main.add_argument("--images", type=Path, metavar="FOLDER",
                       help="pipeline: X-rays, repeated up to --count (default: phantoms of 1024 x 1024)")
     main.add_argument("--count", type=positive, default=100, metavar="N",
-                      help="pipeline: montages to draw; a fifth of it gets ten crops (default: %(default)s)")
+                      help="pipeline: montages to draw; a fifth as many images get ten crops (default: %(default)s)")
     main.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)        # where a worker draws its montages
-    main.add_argument("--json", type=Path, metavar="FILE", help="also write machine, seconds and ratios there")
+    main.add_argument("--json", type=Path, metavar="FILE", help="also write machine, seconds and ratios to this file")
     return main.parse_args()
 
 
-def main(args) -> None:
+def main(args: argparse.Namespace) -> None:
     from _race import machine, save_timings, serve, timing_table
 
     if args.what in WORKERS:
@@ -67,12 +77,13 @@ def main(args) -> None:
         save_timings(args.json, sections)
 
 
-def raced(candidates, args, first: str | None = None, peers=()):
+def raced(candidates: Mapping[str, Callable[[], object]], args: argparse.Namespace, first: str | None = None,
+          peers: Sequence[str] = ()) -> list[Timing]:
     """The race of `candidates` against the plain worker `first`, and against the peers' commands."""
     from _race import Worker, race
-    told = [f"--{name}={getattr(args, name)}" for name in ("batch_size", "count", "images", "scratch")
-            if getattr(args, name)]
-    workers = {"plain Paddle": Worker([sys.executable, __file__, first, *told], PLAIN)} if first else {}
+    flags = [f"--{name}={getattr(args, name)}" for name in ("batch_size", "count", "images", "scratch")
+             if getattr(args, name)]
+    workers = {"plain Paddle": Worker([sys.executable, __file__, first, *flags], PLAIN)} if first else {}
     workers.update({command: Worker(shlex.split(command), {}) for command in peers})
     try:
         return race({**workers, **candidates}, args.rounds)
@@ -81,13 +92,13 @@ def raced(candidates, args, first: str | None = None, peers=()):
             worker.close()
 
 
-def compared(engines, args) -> dict[str, tuple[str, str]]:
+def compared(engines: Sequence[str], args: argparse.Namespace) -> dict[str, tuple[str, str]]:
     """Name -> engine and precision; with --bfloat16 also the fastest one at that."""
     kinds = {name: (name, "float32") for name in engines}
     return {**kinds, f"{engines[0]}, bfloat16": (engines[0], "bfloat16")} if args.bfloat16 else kinds
 
 
-def inference(args):
+def inference(args: argparse.Namespace) -> Races:
     """CheXNet's scores and maps, and ResNet50's scores and features."""
     from _published import batch, network
 
@@ -105,11 +116,11 @@ def inference(args):
         print(precision_cost(predictors[f"{engines[0]}, bfloat16"], model, [(image, 0) for image in x]))
     model = network("resnet50")
     predictors = {name: Predictor(model, engine, precision=precision) for name, (engine, precision) in kinds.items()}
-    yield ("ResNet50, features", raced({name: partial(own, x) for name, own in predictors.items()}, args,
-                                       "plain-resnet50"), args.batch_size)
+    yield ("ResNet50, features", raced({name: partial(predictor, x) for name, predictor in predictors.items()},
+                                       args, "plain-resnet50"), args.batch_size)
 
 
-def pipeline(args):
+def pipeline(args: argparse.Namespace) -> Races:
     """Montages of a folder, and ten-crop scores of a part of it."""
     from _published import network
 
@@ -160,25 +171,25 @@ def phantoms(folder: Path) -> Path:
     return folder
 
 
-def repeated(args) -> list[Path]:
-    """`--count` paths of images, those of `--images` over and over."""
+def repeated(args: argparse.Namespace) -> list[Path]:
+    """As many paths of images as `--count` says, those of `--images` over and over."""
     from cxr.data.images import find_images
     return list(islice(cycle(path for path, _ in find_images([args.images])), args.count))
 
 
-def tenth(args) -> int:
+def tenth(args: argparse.Namespace) -> int:
     """How many of `--count` images get ten crops."""
     return max(1, args.count // 5)
 
 
-def train(args):
+def train(args: argparse.Namespace) -> Races:
     """One training step of ResNet50."""
     from _published import TrainingStep
     yield ("ResNet50 step", raced({"our settings": TrainingStep(args.batch_size)}, args, "plain-train", args.peer),
            args.batch_size)
 
 
-def startup(args):
+def startup(args: argparse.Namespace) -> Races:
     """Whole processes. The image's engine is in the cache, as after any earlier use."""
     from _published import network
     from _race import race
@@ -200,8 +211,8 @@ def startup(args):
         yield "process", race(calls, args.rounds), 0
 
 
-def cam(args):
-    """All classes' maps of one model after the other; the first candidate of each is its bare forward."""
+def cam(args: argparse.Namespace) -> Races:
+    """The maps of all classes, model after model; the first candidate of each is its bare forward pass."""
     import paddle
     from _published import batch, forward, network
 
@@ -210,18 +221,18 @@ def cam(args):
     class WithoutSplit(paddle.nn.Layer):
         """A model that the toolbox can only call as a whole."""
 
-        def __init__(self, inner):
+        def __init__(self, inner: nn.Layer):
             super().__init__()
             self.inner = inner
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             return self.inner(x)
 
     fast = ("gradcam", "gradcam++", "xgradcam", "layercam", "eigencam", "eigengradcam", "ablationcam")
     models = {
         "CheXNet, 14 classes": (network("chexnet"), "densenet121.batch_norm", ("cam", *fast)),
         "ResNet50, 4 classes": (network("resnet50"), "block.15", ("cam", *fast)),
-        # Without the split every channel that AblationCAM leaves out costs a forward, so it is left out here.
+        # Without the split every channel that AblationCAM leaves out costs a forward pass, so it is missing here.
         "ResNet50 without split": (WithoutSplit(network("resnet50")), "inner.block.15", fast[:-1]),
     }
     x = batch(args.batch_size)
@@ -233,23 +244,26 @@ def cam(args):
         yield title, raced(candidates, args), args.batch_size
 
 
-def plain_forward(name: str, args):
+def plain_forward(name: str, args: argparse.Namespace) -> Callable[[], object]:
     """A `Worker` of the bare model, as the published code builds it."""
     from _published import batch, forward, in_published_order, network
     return partial(forward, in_published_order(network(name)), batch(args.batch_size))
 
 
-def plain_train(args):
+def plain_train(args: argparse.Namespace) -> Callable[[], object]:
+    """A `Worker` of the COVID notebook's training step."""
     from _published import TrainingStep
     return TrainingStep(args.batch_size)
 
 
-def plain_montages(args):
+def plain_montages(args: argparse.Namespace) -> Callable[[], object]:
+    """A `Worker` of the CAM notebook's montages."""
     from _published import in_published_order, montages, network
     return partial(montages, in_published_order(network("chexnet-cam")), repeated(args), args.scratch)
 
 
-def plain_ten_crop(args):
+def plain_ten_crop(args: argparse.Namespace) -> Callable[[], object]:
+    """A `Worker` of Paddle-CheXNet's evaluation."""
     from _published import in_published_order, network, ten_crop_scores
     return partial(ten_crop_scores, in_published_order(network("chexnet")), repeated(args)[:tenth(args)])
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
 """Bring weights in from PyTorch and paddle.vision, and out again for torchvision."""
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
 
 from _cli import parser, recipes, run
@@ -11,30 +14,32 @@ EXAMPLES = """\
   python tools/convert.py --list model.pth.tar"""
 
 
-def arguments():
-    main = parser("Convert a checkpoint of torchvision (also those of CheXNet's PyTorch code), paddle.vision or this\n"
-                  "project. Architecture and number of classes are told from the file. PyTorch is not needed, and\n"
-                  "nothing in the file is run. Files for torchvision give logits: apply sigmoid or softmax.", EXAMPLES)
+def arguments() -> argparse.Namespace:
+    main = parser("Convert weights of torchvision (also those of CheXNet's PyTorch code), paddle.vision or this\n"
+                  "project. The architecture and the number of classes are found in the file. PyTorch is not needed,\n"
+                  "and nothing in the file is run. Files for torchvision give logits: apply sigmoid or softmax.",
+                  EXAMPLES)
     main.add_argument("recipe", nargs="?", choices=list(recipes()), metavar="MODEL",
                       help=f"what the weights are for: {', '.join(recipes())}")
-    main.add_argument("source", nargs="?", type=Path, metavar="FILE", help="checkpoint to read")
-    main.add_argument("target", nargs="?", type=Path, metavar="NEW", help="checkpoint to write")
+    main.add_argument("source", nargs="?", type=Path, metavar="FILE", help="weights file to read")
+    main.add_argument("target", nargs="?", type=Path, metavar="NEW", help="weights file to write")
     main.add_argument("--to", choices=("paddle", "torch"), default="paddle",
-                      help="write a .pdparams of this project, or a file for torchvision's own class "
+                      help="write a checkpoint of this project (.pdparams), or a file for torchvision's own class "
                            "(default: %(default)s)")
     main.add_argument("--backbone", action="store_true", help="leave the classifier out")
     main.add_argument("--class_names", metavar="NAME,NAME", type=lambda text: text.split(","),
                       help="what the outputs stand for (default: as in the file, or those of MODEL if the number "
                            "agrees)")
     main.add_argument("--preprocess", choices=("recipe", "imagenet"),
-                      help="what the weights were trained with: MODEL's own, or shorter side 256, centre 224, 0-1, "
-                           "ImageNet's mean and deviation (default: as in the file, or MODEL's own)")
+                      help="what the weights were trained with: MODEL's own preprocessing, or shorter side 256, centre "
+                           "224, values 0-1, ImageNet's mean and standard deviation (default: as in the file, or "
+                           "MODEL's own)")
     main.add_argument("--overwrite", action="store_true", help="replace NEW if it exists")
-    main.add_argument("--list", type=Path, metavar="FILE", help="print keys and shapes of any checkpoint, and end")
+    main.add_argument("--list", type=Path, metavar="FILE", help="print keys and shapes of any weights file, and end")
     return main.parse_args()
 
 
-def main(args) -> None:
+def main(args: argparse.Namespace) -> None:
     from cxr.data.transforms import Preprocess
     from cxr.errors import InputError
     from cxr.models.convert import convert, read_any, save

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Tell what was found on this machine: what one pastes into a bug report."""
+"""Say what was found on this machine: what to paste into a bug report."""
+from __future__ import annotations
+
+import argparse
 import sys
 
 from _cli import parser, run
@@ -9,10 +12,10 @@ EXAMPLES = """\
   CXR_DEVICE=gpu:1 python tools/doctor.py                               # what a command with --device gpu:1 would do"""
 
 
-def arguments():
-    main = parser("Tell what was found on this machine: versions, processor, memory, GPUs and driver, whether each\n"
-                  "device computes known answers right (asked anew, some seconds each), engines, cache, and what is\n"
-                  "wrong with it, with the remedy. Nothing is sent anywhere, and the home folder is not named.",
+def arguments() -> argparse.Namespace:
+    main = parser("Say what was found on this machine: versions, processor, memory, GPUs and driver, whether each\n"
+                  "device computes known answers correctly (checked afresh, a few seconds each), engines, cache, and\n"
+                  "what is wrong, with the remedy. Nothing is sent anywhere, and the home folder is not named.",
                   EXAMPLES)
     return main.parse_args()
 
@@ -20,7 +23,7 @@ def arguments():
 def main() -> int:
     from cxr.device.diagnosis import diagnose
 
-    def engines():
+    def engines() -> tuple[str, ...]:
         from cxr.inference.predictor import fast_engines  # imports Paddle, which may be what is wrong
         return fast_engines()
 

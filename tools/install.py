@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Install what this project needs beside a Paddle that is there already (AI Studio, containers, servers).
 
-Paddle, NumPy and OpenCV stay as they are: pip resolves everything else around them. It goes into this Python's own
-packages, or, where those cannot be written, into .packages/ in this clone, where every command and notebook looks;
-nothing is written anywhere else. Where no OpenCV is, the one without windows is taken if libGL is missing.
+Paddle, NumPy and OpenCV stay as they are: pip resolves everything else around them. The rest goes into this Python's
+own packages or, if those cannot be written to, into .packages/ in this clone, where every command and notebook looks;
+nothing is written anywhere else. Where there is no OpenCV, it is installed: without windows if libGL is missing.
 """
 from __future__ import annotations
 
@@ -44,12 +44,20 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Machine:
-    """What is there: every package by its name, the Paddles, NumPy and OpenCVs among them, where the rest can go."""
-    packages: dict[str, str]                     # name as pip compares it: version; of .packages/ too
-    environment: dict[str, str]                  # the same without .packages/
-    paddle: str                                  # its version
-    opencv: str                                  # its version, empty where there is none
-    target: Path | None                          # None for Python's own packages
+    """What is there, and where the rest can go.
+
+    Attributes:
+        packages: name as pip compares it -> version, of .packages/ too.
+        environment: the same without .packages/.
+        paddle: its version.
+        opencv: its version, empty where there is none.
+        target: folder for packages, None for Python's own.
+    """
+    packages: dict[str, str]
+    environment: dict[str, str]
+    paddle: str
+    opencv: str
+    target: Path | None
 
     @property
     def kept(self) -> dict[str, str]:
@@ -67,36 +75,43 @@ class Machine:
 
 
 def plain(name: str) -> str:
+    """A package's name as pip compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
     return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
 def packages(path: list[str]) -> dict[str, str]:
-    from importlib import metadata  # here, as Python 3.7 has none and is told so
+    """The packages in the folders of `path`, name: version; of several versions the first."""
+    from importlib import metadata  # here, as Python 3.7 has none, and gets a sentence
 
     importlib.invalidate_caches()
     found: dict[str, str] = {}
-    for one in metadata.distributions(path=path):
-        if one.metadata["Name"]:                 # None: what a cut installation left
-            found.setdefault(plain(one.metadata["Name"]), one.version)
+    for package in metadata.distributions(path=path):
+        if package.metadata["Name"]:             # None: what a cut installation left
+            found.setdefault(plain(package.metadata["Name"]), package.version)
     return found
 
 
 def paddle_version(installed: dict[str, str]) -> str:
-    """Of the module that `import paddle` would find, read and not imported; empty where there is none."""
+    """The version of what `import paddle` would find, read and not imported; empty where there is none."""
     spec = find_spec("paddle")
     if spec is None or not spec.origin:          # no origin: a folder that happens to have its name
         return ""
     version = Path(spec.origin).parent / "version" / "__init__.py"
-    told = re.search(r"^full_version\s*=\s*['\"](\S+)['\"]", version.read_text(), re.M) if version.exists() else None
-    return next((version for name, version in installed.items() if PADDLE.match(name)), told[1] if told else "unknown")
+    line = re.search(r"^full_version\s*=\s*['\"](\S+)['\"]", version.read_text(), re.M) if version.exists() else None
+    return next((version for name, version in installed.items() if PADDLE.match(name)), line[1] if line else "unknown")
 
 
 def opencv_version() -> str:
-    """Tried in another process, as it may be there and lack a library of the system; empty where there is none."""
+    """The version of OpenCV, empty where there is none; imported in another process, as it may lack a system library.
+
+    Raises:
+        Refused: if it cannot be imported.
+    """
     if find_spec("cv2") is None:
         return ""
     code = "import sys; sys.path.append(sys.argv[1]); import cv2; print(cv2.__version__)"
@@ -113,10 +128,14 @@ def can_write(folder: Path) -> bool:
 
 
 def target() -> Path | None:
-    """Where packages go: None for Python's own place, if it can be written to and is not the system's (PEP 668)."""
+    """Where packages go: None for Python's own place, if it can be written to and is not the system's (PEP 668).
+
+    Raises:
+        Refused: if nothing can be written to.
+    """
     marked = sys.prefix == sys.base_prefix and Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists()
-    own = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    if not marked and all(can_write(Path(place)) for place in own):
+    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    if not marked and all(can_write(Path(place)) for place in folders):
         return None
     if not can_write(PACKAGES):
         raise Refused(f"neither {sysconfig.get_path('purelib')} nor {ROOT} can be written to: clone this project into "
@@ -125,7 +144,11 @@ def target() -> Path | None:
 
 
 def look() -> Machine:
-    """What is there. Raises Refused where this project cannot work on it."""
+    """What is there.
+
+    Raises:
+        Refused: if this project cannot work on it.
+    """
     if str(PACKAGES) not in sys.path:
         sys.path.append(str(PACKAGES))
     installed = packages(sys.path)
@@ -142,6 +165,7 @@ def look() -> Machine:
 
 
 def pyproject() -> dict:
+    """The table `project` of pyproject.toml."""
     try:
         import tomllib
     except ModuleNotFoundError:                  # before Python 3.11; pip brings it along
@@ -150,28 +174,29 @@ def pyproject() -> dict:
 
 
 def requirement_name(requirement: str) -> str:
+    """The package that a line of requirements asks for, as pip compares it."""
     return plain(re.match(r"[\w.-]+", requirement)[0])
 
 
 def extras(project: dict) -> dict[str, list[str]]:
-    """Those that can be asked for: not those that choose a Paddle or an OpenCV."""
+    """The extras that can be asked for: not those that choose a Paddle or an OpenCV."""
     return {extra: wanted for extra, wanted in project["optional-dependencies"].items()
-            if not any(pattern.match(requirement_name(one)) for one in wanted for pattern in (PADDLE, OPENCV))}
+            if not any(pattern.match(requirement_name(line)) for line in wanted for pattern in (PADDLE, OPENCV))}
 
 
 def requirements(project: dict, asked: list[str], machine: Machine, has_gl: bool) -> list[str]:
     """Everything the project needs beside Paddle, with an OpenCV where none is."""
     wanted = list(project["dependencies"])
     for extra in asked:
-        for one in extras(project)[extra]:
-            if requirement_name(one) == plain(project["name"]):          # an extra made of others
-                _, others, marker = re.split(r"[][]", one)
+        for line in extras(project)[extra]:
+            if requirement_name(line) == plain(project["name"]):         # an extra made of others
+                _, others, marker = re.split(r"[][]", line)
                 wanted += [other + marker for name in others.split(",") for other in extras(project)[name.strip()]]
             else:
-                wanted.append(one)
+                wanted.append(line)
     if not machine.opencv:
-        wanted += [one for one in project["optional-dependencies"]["gpu" if has_gl else "headless"]
-                   if OPENCV.match(requirement_name(one))]
+        wanted += [line for line in project["optional-dependencies"]["gpu" if has_gl else "headless"]
+                   if OPENCV.match(requirement_name(line))]
     return list(dict.fromkeys(wanted))
 
 
@@ -215,7 +240,19 @@ def common() -> list[str]:
 
 
 def resolve(wanted: list[str], fixed: list[str], flags: list[str]) -> dict[str, str]:
-    """The packages, name: version, that pip would install for `wanted` without touching what `fixed` pins."""
+    """What pip would install.
+
+    Args:
+        wanted: requirements.
+        fixed: constraints, which pip must not touch.
+        flags: for pip.
+
+    Returns:
+        The packages, name: version.
+
+    Raises:
+        Refused: if pip finds no way.
+    """
     with tempfile.TemporaryDirectory() as folder:
         written, report = Path(folder, "constraints.txt"), Path(folder, "report.json")
         written.write_text("\n".join(fixed) + "\n", encoding="utf-8")
@@ -225,11 +262,15 @@ def resolve(wanted: list[str], fixed: list[str], flags: list[str]) -> dict[str, 
             raise Refused(f"pip found no way to install the rest beside {', '.join(fixed)} (see above): check that its "
                           "package index can be reached.")
         chosen = json.loads(report.read_text(encoding="utf-8"))["install"]
-    return {plain(one["metadata"]["name"]): one["metadata"]["version"] for one in chosen}
+    return {plain(package["metadata"]["name"]): package["metadata"]["version"] for package in chosen}
 
 
 def plan(machine: Machine, resolved: dict[str, str]) -> dict[str, str]:
-    """What is to be installed of `resolved`: no second Paddle, no second OpenCV, nothing that cannot take effect."""
+    """What is to be installed of `resolved`: no second Paddle, no second OpenCV.
+
+    Raises:
+        Refused: for what would replace a package that must stay, or could not take effect.
+    """
     chosen = {name: version for name, version in resolved.items()
               if not PADDLE.match(name) and not (machine.opencv and OPENCV.match(name))}
     for name, version in chosen.items():
@@ -244,7 +285,11 @@ def plan(machine: Machine, resolved: dict[str, str]) -> dict[str, str]:
 
 
 def install(machine: Machine, chosen: dict[str, str], flags: list[str]) -> None:
-    """Exactly `chosen`, and nothing that it asks for."""
+    """Install exactly `chosen`, and nothing that it asks for.
+
+    Raises:
+        Refused: if pip fails.
+    """
     pins = [f"{name}=={version}" for name, version in chosen.items()]
     where = []
     if machine.target:                           # first beside what is there, so that a cut run leaves that whole
@@ -262,6 +307,7 @@ def install(machine: Machine, chosen: dict[str, str], flags: list[str]) -> None:
 
 
 def check_versions(python: tuple[int, ...]) -> None:
+    """Raise `Refused` if Python or pip is too old."""
     if python < PYTHON:
         raise Refused(f"Python {'.'.join(map(str, python[:2]))} is too old: run this with Python 3.9 or later.")
     version = packages(sys.path).get("pip")
@@ -273,16 +319,19 @@ def check_versions(python: tuple[int, ...]) -> None:
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
+    """The flags in `given`, None for those of the command line."""
     offered = sorted(extras(pyproject()))
     main = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    main.add_argument("--dry-run", action="store_true", help="print what would be done")
+    main.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     main.add_argument("--extra", action="append", default=[], choices=offered, metavar="NAME",
-                      help=f"also what this extra of pyproject.toml needs: {', '.join(offered)}; may be repeated")
+                      help=f"also install what this extra of pyproject.toml needs: {', '.join(offered)}; may be given "
+                           "several times")
     return main.parse_args(given)
 
 
 def notes(machine: Machine) -> None:
+    """Print what the user should know of the versions that stay."""
     if machine.opencv and numbers(machine.opencv) >= EXACT_LETTERS:
         print(f"note: OpenCV {machine.opencv} draws other letters than the published pictures have; all else is equal.")
     if numbers(machine.paddle) < (2, 6) and machine.paddle != "unknown":
@@ -290,6 +339,7 @@ def notes(machine: Machine) -> None:
 
 
 def main(given: list[str] | None = None) -> None:
+    """Look, resolve, install, and look again; raises `Refused`."""
     check_versions(sys.version_info[:3])
     asked = arguments(given)
     os.chdir(ROOT)

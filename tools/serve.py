@@ -1,5 +1,8 @@
 #!/usr/bin/env python
 """The HTTP service: POST an image, get its scores and boxes as JSON."""
+from __future__ import annotations
+
+import argparse
 import signal
 import sys
 from pathlib import Path
@@ -11,12 +14,13 @@ EXAMPLES = """\
   curl --data-binary @image.png "http://localhost:8000/predict?name=image.png\""""
 
 
-def arguments():
+def arguments() -> argparse.Namespace:
     main = parser("An HTTP service for other programs: POST /predict takes an image file as the body and answers with\n"
-                  "the manifest of `cam.py --json`; GET /models, /health, /docs. It asks nobody who they are, and so\n"
-                  "listens on this machine alone unless told otherwise: put a proxy before it that does.", EXAMPLES)
+                  "the manifest of `cam.py --json`; GET /models, /health, /docs. It does not ask callers who they\n"
+                  "are, so by default it listens on this machine alone: before opening it to a network, put a proxy\n"
+                  "in front of it that does ask.", EXAMPLES)
     main.add_argument("--host", default="localhost", help="address to listen on (default: %(default)s)")
-    main.add_argument("--port", type=positive, default=8000, help="(default: %(default)s)")
+    main.add_argument("--port", type=positive, default=8000, help="port to listen on (default: %(default)s)")
     main.add_argument("--ckpt_dir", type=Path, action="append", metavar="FOLDER",
                       help="folder to take checkpoints from, with its subfolders; may be given several times "
                            "(default: pretrained_models and output)")
@@ -24,7 +28,7 @@ def arguments():
     return main.parse_args()
 
 
-def main(args) -> None:
+def main(args: argparse.Namespace) -> None:
     from cxr.errors import InputError
     try:
         import uvicorn

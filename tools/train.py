@@ -1,8 +1,21 @@
 #!/usr/bin/env python
 """Train a model on a folder of X-rays."""
+from __future__ import annotations
+
+import argparse
 import warnings
+from typing import TYPE_CHECKING
 
 from _cli import add_device, not_negative, parser, positive, recipe_parsers, recipes, run
+
+from cxr.models.recipe import Recipe
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+    from cxr.data.class_folders import Split
+    from cxr.training.resume import Saved
+    from cxr.training.settings import Settings
 
 EXAMPLES = """\
   python tools/train.py covid_resnet --data_dir dataset                 # dataset/COVID/*.png, dataset/Normal/*.png ...
@@ -16,35 +29,38 @@ FREE = {"recipe", "device", "data_dir", "train_list", "val_list", "patients", "s
         "save_every", "max_steps", "patience", "num_workers", "cache_dir", "visualdl"}
 
 
-def arguments():
+def arguments() -> argparse.Namespace:
     main = parser("Train a model on a folder of X-rays. Writes into save_dir: best.pdparams and last.pdparams "
                   "(with class names,\npreprocessing and architecture inside, so that eval and cam need no flags), "
-                  "history.csv, curves.png,\nresume.ckpt, and the lists of the split where it was made here.", EXAMPLES)
+                  "history.csv, curves.png,\nresume.ckpt (the resume state), and the lists of the split if "
+                  "it is made here.",
+                  EXAMPLES)
     for name, sub in recipe_parsers(main).items():
         recipe = recipes()[name]
         recipe.add_train_arguments(sub)
         recipe.add_arch_arguments(sub)
         add_device(sub)
         _add_schedule(sub, recipe)
-        _add_start(sub.add_argument_group("where it starts"), recipe)
+        _add_start(sub.add_argument_group("where training starts"), recipe)
         _add_imbalance(sub.add_argument_group("unequal classes, uncertain labels"), recipe)
-        _add_safety(sub.add_argument_group("stopping, going on, watching"), name)
+        _add_safety(sub.add_argument_group("stopping, resuming, watching"), name)
     return main.parse_args()
 
 
-def _add_schedule(sub, recipe) -> None:
+def _add_schedule(sub: argparse.ArgumentParser, recipe: Recipe) -> None:
     defaults = recipe.defaults
     sub.add_argument("--epoch", type=positive, default=defaults.epoch,
-                     help="how often to go through the training set (default: %(default)s, as published)")
+                     help="number of times to go through the training set (default: %(default)s, as published)")
     sub.add_argument("--batch_size", type=positive, default=defaults.batch_size,
                      help="images at once, in each process; lower it if memory runs out (default: %(default)s, as "
                           "published)")
     sub.add_argument("--accumulate", type=positive, default=1, metavar="N",
-                     help="batches a step: with N times fewer images at once the same gradient (default: %(default)s)")
+                     help="batches in each step: the same gradient with N times fewer images at once (default: "
+                          "%(default)s)")
     sub.add_argument("--learning_rate", type=float, default=defaults.learning_rate,
-                     help="highest of the schedule (default: %(default)s, as published)")
+                     help="highest learning rate of the schedule (default: %(default)s, as published)")
     sub.add_argument("--patience", type=not_negative, default=defaults.patience or 0, metavar="N",
-                     help=f"stop after N epochs without a better {defaults.monitor}, 0 never (default: %(default)s)")
+                     help=f"stop after N epochs without a better {defaults.monitor}; 0: never (default: %(default)s)")
     sub.add_argument("--max_steps", type=positive, metavar="N", help="end after N steps, to try things out")
     augment = sub.add_mutually_exclusive_group()
     augment.add_argument("--augment", action="store_true",
@@ -53,44 +69,45 @@ def _add_schedule(sub, recipe) -> None:
     augment.add_argument("--no_augment", action="store_true", help="train on the images as they are")
     sub.add_argument("--amp", action="store_true", help="mixed precision, float16 where it is safe (GPU only)")
     sub.add_argument("--seed", type=not_negative, default=0,
-                     help="of weights, split, order and augmentation (default: %(default)s)")
+                     help="seed of weights, split, order and augmentation (default: %(default)s)")
     sub.add_argument("--deterministic", action="store_true",
-                     help="equal runs give equal bits on a GPU too, somewhat slower (on a CPU they do anyway)")
+                     help="have equal runs give equal bits on a GPU too, somewhat slower (on a CPU they do anyway)")
     sub.add_argument("--num_workers", type=not_negative, metavar="N",
-                     help="threads that read images (default: one a core)")
+                     help="threads that read images (default: one for each core)")
     sub.add_argument("--cache_dir", metavar="FOLDER",
-                     help="keep the resized images there, so that epochs after the first decode no large files (some "
-                          "65 kB an image; the training sees the same; worth it for images of 1024 x 1024)")
+                     help="keep the resized images in this folder, so that epochs after the first decode no large "
+                          "files (about 65 kB an image; training sees the same pixels; worth it for images of "
+                          "1024 x 1024)")
 
 
-def _add_start(group, recipe) -> None:
-    group.add_argument("--pretrained", metavar="FILE", help="start from these weights, of this model and its classes")
+def _add_start(group: argparse._ArgumentGroup, recipe: Recipe) -> None:
+    group.add_argument("--pretrained", metavar="FILE", help="start from this checkpoint, of the same model and classes")
     group.add_argument("--backbone", metavar="FILE",
-                       help="start from these weights but for the classifier, for example ImageNet's as "
+                       help="start from these weights, except for the classifier: for example from ImageNet's, as "
                             "tools/convert.py writes them (default: random weights)")
     group.add_argument("--freeze", action="store_true", default=recipe.defaults.freeze,
-                       help="train the classifier alone; the rest stays as it is, batch norms too"
+                       help="train only the classifier; the rest stays as it is, batch norms too"
                             + (" (default)" if recipe.defaults.freeze else ""))
     group.add_argument("--no_freeze", action="store_false", dest="freeze",
                        help="train everything" + ("" if recipe.defaults.freeze else " (default)"))
 
 
-def _add_imbalance(group, recipe) -> None:
+def _add_imbalance(group: argparse._ArgumentGroup, recipe: Recipe) -> None:
     group.add_argument("--class_weights", choices=("balanced", "none"), default="none",
-                       help="let rare classes weigh as much as common ones in the loss (default: %(default)s)")
+                       help="let rare classes count as much as common ones in the loss (default: %(default)s)")
     group.add_argument("--balanced_sampling", action="store_true", help="show rare classes as often as common ones")
     group.add_argument("--label_smoothing", type=_share, default=0.0, metavar="SHARE",
-                       help="share of every label that goes to all classes alike (default: %(default)s)")
+                       help="share of every label that is spread evenly over all classes (default: %(default)s)")
 
 
-def _add_safety(group, name) -> None:
-    group.add_argument("--save_dir", default=f"output/{name}", help="(default: %(default)s)")
+def _add_safety(group: argparse._ArgumentGroup, name: str) -> None:
+    group.add_argument("--save_dir", default=f"output/{name}", help="folder for the results (default: %(default)s)")
     group.add_argument("--resume", action="store_true",
-                       help="go on from the last checkpoint in save_dir; the weights end as if never stopped")
+                       help="go on from the resume state in save_dir; the weights end as if the run had never stopped")
     group.add_argument("--overwrite", action="store_true", help="delete the run that save_dir holds")
     group.add_argument("--save_every", type=_minutes, metavar="MINUTES",
-                       help="time between checkpoints, 0 for one a step (default: 10, or more where they would take "
-                            "over 1 %% of the time; the end of an epoch always has one)")
+                       help="time between resume states, 0 for one after each step (default: 10, or more where they "
+                            "would take over 1 %% of the time; one is always written after an epoch)")
     group.add_argument("--visualdl", action="store_true",
                        help="also write figures for VisualDL into visualdl/ (needs `pip install visualdl`)")
 
@@ -109,7 +126,7 @@ def _minutes(text: str) -> float:
     return value
 
 
-def main(args) -> None:
+def main(args: argparse.Namespace) -> None:
     from cxr.errors import InputError
     from cxr.training.resume import claim
     from cxr.utils import distributed
@@ -121,7 +138,7 @@ def main(args) -> None:
         train(recipes()[args.recipe], args, saved)
 
 
-def _keep_lists(recipe, args):
+def _keep_lists(recipe: Recipe, args: argparse.Namespace) -> Split | None:
     """The split of this training, if it has one. Nothing else writes or removes lists in save_dir."""
     split = recipe.split(args)
     if split is None:
@@ -134,7 +151,7 @@ def _keep_lists(recipe, args):
     return kept
 
 
-def _fill(model, args, new: bool) -> None:
+def _fill(model: nn.Layer, args: argparse.Namespace, new: bool) -> None:
     """Give a model of a new run the weights that it starts from, and freeze its backbone if that is asked for."""
     from cxr.models.transfer import freeze_backbone, load_backbone
     from cxr.weights import load_weights
@@ -150,7 +167,7 @@ def _fill(model, args, new: bool) -> None:
         freeze_backbone(model)
 
 
-def _settings(recipe, args):
+def _settings(recipe: Recipe, args: argparse.Namespace) -> Settings:
     from cxr.training.settings import Settings
 
     return Settings(
@@ -161,7 +178,8 @@ def _settings(recipe, args):
         visualdl=args.visualdl)
 
 
-def train(recipe, args, saved) -> None:
+def train(recipe: Recipe, args: argparse.Namespace, saved: Saved | None) -> None:
+    """Train as the flags say, going on from `saved` if there is one."""
     import paddle
 
     from cxr.data.cache import ResizedImages
