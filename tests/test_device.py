@@ -8,7 +8,7 @@ import pytest
 from cxr.device import choice
 from cxr.device.hardware import Gpu, Hardware, look
 from cxr.device.known_answers import EXPECTED
-from cxr.device.sentences import Build, covers, explain, failure
+from cxr.device.sentences import Build, covers, explain, failure, installed_build
 from cxr.device.trial import Outcome, ask, judge
 from cxr.device.verdicts import Verdict, verdict_of
 from cxr.errors import InputError
@@ -130,6 +130,14 @@ def test_other_words_are_refused(request_):
     (OF_2, (9, 0), False), (OF_2, (12, 0), False), (("90", "100", "120"), (10, 3), True), (("90",), (12, 0), False)])
 def test_code_runs_on_its_own_generation(held, capability, runs):
     assert covers(held, capability) == runs
+
+
+@pytest.mark.parametrize("said, held", [([80, 90], ("80", "90")), (["8.0", "90a", "PTX"], ("80", "90")), ([], ())])
+def test_architectures_are_numbers_however_paddle_writes_them(monkeypatch, said, held):
+    paddle = pytest.importorskip("paddle")
+    monkeypatch.setattr(paddle.version, "cuda_archs", lambda: said, raising=False)
+    monkeypatch.setattr(paddle.version, "cuda", lambda: "12.6")
+    assert installed_build().architectures == held and installed_build().cuda == "12.6"
 
 
 @pytest.mark.parametrize("capability, remedy", [

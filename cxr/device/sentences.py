@@ -40,7 +40,8 @@ def installed_build() -> Build:
     version, cuda = paddle.__version__, paddle.version.cuda()
     cuda = cuda if cuda and cuda != "False" else ""
     said = getattr(paddle.version, "cuda_archs", list)()         # Paddle 3 has it
-    archs = tuple(str(arch) for arch in said or _ARCHITECTURES.get((version, cuda), ()))
+    numbers = (re.sub(r"\D", "", str(arch)) for arch in said or _ARCHITECTURES.get((version, cuda), ()))    # 90a, 9.0
+    archs = tuple(number for number in numbers if number)
     return Build(version, getattr(paddle.version, "commit", ""), cuda, archs, paddle.is_compiled_with_rocm())
 
 
