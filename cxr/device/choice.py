@@ -6,12 +6,15 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cxr.device.hardware import Gpu, Hardware, look
 from cxr.device.sentences import PAGE, Build, explain, installed_build
-from cxr.device.verdicts import Verdict, verdict_of
 from cxr.errors import InputError
 from cxr.utils.distributed import local_gpu, rank, world
+
+if TYPE_CHECKING:
+    from cxr.device.verdicts import Verdict
 
 REQUEST = re.compile(r"auto|cpu|gpu(:\d+)?")
 
@@ -64,6 +67,14 @@ def use(request: str | None = None) -> Choice:
     for note in _now.notes if rank() == 0 else ():
         warnings.warn(note, stacklevel=2)
     return _now
+
+
+def verdict_of(gpu: Gpu, hardware: Hardware, build: Build) -> Verdict:
+    """`cxr.device.verdicts.verdict_of`, imported where there is a GPU alone: other machines start as quickly as before.
+    """
+    from cxr.device import verdicts
+
+    return verdicts.verdict_of(gpu, hardware, build)
 
 
 def chosen() -> Choice | None:

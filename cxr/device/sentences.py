@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cxr.device.hardware import Gpu
-from cxr.device.trial import Outcome
+if TYPE_CHECKING:
+    from cxr.device.hardware import Gpu
+    from cxr.device.trial import Outcome
 
 # Of the wheel in requirements.txt, which does not say so itself.
 _ARCHITECTURES = {("2.6.2", "11.8"): ("61", "70", "75", "80", "86")}
