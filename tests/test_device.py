@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cxr.device import choice
+from cxr.device import choice, verdicts
 from cxr.device.hardware import Gpu, Hardware, look
 from cxr.device.known_answers import EXPECTED
 from cxr.device.sentences import Build, covers, explain, failure, installed_build
@@ -74,6 +74,8 @@ def test_zeros_of_a_gpu_without_code_are_named_with_the_paddle_that_has_it():
     (Outcome("failed", "convolution", "PreconditionNotMetError: cannot load cudnn shared library"), "[cuda11]"),
     (Outcome("failed", "matrix product", "The third-party dynamic library (libcublas.so) was not found"), "[cuda11]"),
     (Outcome("failed", "fill", "ResourceExhaustedError: Out of memory error on GPU 0"), "its memory is full"),
+    (Outcome("failed", "fill", "CUDA error(46), all CUDA-capable devices are busy or unavailable"), "has it to itself"),
+    (Outcome("failed", "convolution", "CUDNN error(8), CUDNN_STATUS_EXECUTION_FAILED"), "fails there (convolution"),
     (Outcome("failed", "fill", "CUDA error(35), CUDA driver version is insufficient"), "update the NVIDIA driver"),
 ])
 def test_each_failure_has_its_reason_and_remedy(outcome, said):
@@ -117,6 +119,9 @@ def test_a_process_of_several_takes_its_own_gpu_or_none():
         choice.choose("auto", machine, GPU_2, verdicts_of(H200=ZEROS), rank_gpu=0)
     assert choice.choose("auto", Hardware(), GPU_2, verdicts_of(), rank_gpu=0).name == "cpu"
     assert choice.choose("cpu", machine, GPU_2, verdicts_of(), rank_gpu=0).name == "cpu"
+    assert choice.choose("gpu:1", machine, GPU_2, verdicts_of(), rank_gpu=1).name == "gpu:1"
+    with pytest.raises(InputError, match="the launcher gave gpu:0 to this process, so --device cannot be gpu:1"):
+        choice.choose("gpu:1", machine, GPU_2, verdicts_of(), rank_gpu=0)
 
 
 @pytest.mark.parametrize("request_", ["gpu0", "cuda", "gpu:-1", "gpu:", "GPU", "auto "])
@@ -171,9 +176,15 @@ def test_stand_in_processes(code, kind, stage):
     assert (outcome.kind, outcome.stage) == (kind, stage)
 
 
-def test_one_that_hangs_is_given_up_in_time():
+def test_a_check_that_cannot_be_started_is_a_failure():
+    assert ask("gpu:0", ["/no/such/python"]).kind == "failed"
+
+
+@pytest.mark.parametrize("after", ["time.sleep(60)", "os.fork() or time.sleep(30); time.sleep(60)"])
+def test_one_that_hangs_is_given_up_in_time(after):
+    """Also where a child of it holds the pipes."""
     began = time.monotonic()
-    outcome = ask("gpu:0", stand_in("print(right.splitlines()[0], flush=True); time.sleep(60)"), seconds=2)
+    outcome = ask("gpu:0", stand_in(f"print(right.splitlines()[0], flush=True); {after}"), seconds=2)
     assert (outcome.kind, outcome.stage, outcome.detail) == ("hung", "copy from and to the host", "2 s")
     assert time.monotonic() - began < 10
 
@@ -202,7 +213,13 @@ def test_the_real_answers_in_a_process_of_their_own():
 @pytest.fixture
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(verdicts, "_now", {})
     return tmp_path / "cache"
+
+
+def next_process():
+    """What only this process knows is forgotten."""
+    verdicts._now.clear()
 
 
 def asking(outcome):
@@ -221,6 +238,9 @@ def asking(outcome):
 def test_a_verdict_is_kept_for_gpu_driver_and_paddle(own_folder, gpu, outcome, kept):
     machine, asked = Hardware((gpu,), "580.1"), asking(outcome)
     assert verdict_of(gpu, machine, GPU_2, asked=asked) == Verdict(outcome)
+    assert verdict_of(gpu, machine, GPU_2, asked=asked) == Verdict(outcome, remembered=True)
+    assert len(asked.calls) == 1                         # no device is asked twice by one process
+    next_process()
     assert verdict_of(gpu, machine, GPU_2, asked=asked) == Verdict(outcome, remembered=kept)
     assert len(asked.calls) == (1 if kept else 2)
     before = len(asked.calls)
@@ -236,8 +256,17 @@ def test_a_damaged_verdict_is_asked_for_again(own_folder):
     for text in ("", "{}", "[1]", '{"kind": "right"}'):
         file, = own_folder.glob("gpu-*.json")
         file.write_text(text)
+        next_process()
         assert not verdict_of(A100, machine, GPU_2, asked=asked).remembered
+    next_process()
     assert verdict_of(A100, machine, GPU_2, asked=asked).remembered
+
+
+def test_a_full_disk_costs_the_memory_and_not_the_command(own_folder, monkeypatch):
+    def full(path, value):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(verdicts, "write_json", full)
+    assert verdict_of(A100, Hardware((A100,), "1"), GPU_2, asked=asking(Outcome("right"))).right
 
 
 # --- the driver, and Paddle's own default
@@ -358,6 +387,9 @@ def test_results_of_a_gpu_that_paddle_took_by_itself_are_refused(monkeypatch, as
 @pytest.mark.parametrize("error, said", [
     (OSError("(External) CUDA error(209), no kernel image is available for execution on the device. \n  [Hint: Please"),
      "gpu:0 failed (CUDA error(209), no kernel image is available for execution on the device.): go on with --device"),
+    (RuntimeError("(PreconditionNotMet) The third-party dynamic library (libcudnn.so) that Paddle depends on is not "
+                  "configured correctly."), "gpu:0 lacks a library"),
+    (MemoryError(), "this machine's memory is full"),
     (RuntimeError("(External) CUDNN error(9), CUDNN_STATUS_NOT_SUPPORTED. [Hint: x]"), "gpu:0 failed (CUDNN error(9)"),
     (MemoryError("ResourceExhaustedError: \n\nOut of memory error on GPU 0. Cannot allocate 2GB"),
      "the memory of gpu:0 is full: lower --batch_size"),

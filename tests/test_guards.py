@@ -5,15 +5,15 @@ import pytest
 from cxr.device import guards
 from cxr.device.guards import SameScores, check_loss, check_probabilities, check_share
 from cxr.errors import InputError
-from cxr.metrics.classification import evaluate_scores
+from cxr.metrics.classification import evaluate, evaluate_scores
 
 
-@pytest.mark.parametrize("value", [0, 1, 0.5, 1 + 5e-7, -5e-7])
+@pytest.mark.parametrize("value", [0, 1, 0.5, 1 + 5e-5, -5e-5])
 def test_shares(value):
     check_share(value, "the accuracy")
 
 
-@pytest.mark.parametrize("value", [2.1082, -0.01, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [2.1082, 1.001, -0.01, float("nan"), float("inf")])
 def test_what_is_no_share(value):
     with pytest.raises(InputError, match="the accuracy is .*computes wrong numbers: go on with --device cpu"):
         check_share(value, "the accuracy")
@@ -40,9 +40,23 @@ def test_probabilities(scores, activation, said):
             check_probabilities(np.array(scores, float), activation, "they")
 
 
-def test_an_evaluation_refuses_what_is_no_probability():
-    with pytest.raises(InputError, match="sum to 0.0000"):
-        evaluate_scores(np.zeros((2, 2)), np.array([0, 1]), ("a", "b"), "softmax", 1.0)
+def test_an_evaluation_of_logits_refuses_what_is_no_probability():
+    with pytest.raises(InputError, match="between nan and nan"):
+        evaluate(np.full((2, 1, 2), np.nan), np.array([0, 1]), ("a", "b"), "softmax")
+
+
+def test_probabilities_that_another_system_rounded_are_nobodys_device():
+    """What `cxr.evaluation.predictions` accepts is judged."""
+    report = evaluate_scores(np.array([[0.9, 0.095], [0.1, 0.9]]), np.array([0, 1]), ("a", "b"), "softmax", 1.0)
+    assert report.values["accuracy"] == 1
+
+
+@pytest.mark.parametrize("batches", [78, 390, 3000])
+def test_a_perfect_epoch_in_many_small_batches_is_no_impossible_one(batches):
+    total = np.zeros(1, "float32")
+    for _ in range(batches):
+        total += np.float32(16 / (16 * batches))
+    check_share(float(total[0]), "the accuracy")
 
 
 IMAGES = np.arange(12, dtype="float32").reshape(3, 4)

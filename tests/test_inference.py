@@ -10,10 +10,12 @@ import pytest
 
 from covid_resnet import ResNet
 from cxr.cam import METHODS
+from cxr.device import choice
 from cxr.errors import InputError
 from cxr.inference import engines, predictor
 from cxr.inference.engines import OpenVINO, PaddleInference, complete, export, fingerprint
 from cxr.inference.predictor import EngineModel, Predictor, predict
+from cxr.training.frozen_features import Head
 
 openvino = pytest.param("openvino", marks=pytest.mark.skipif(not OpenVINO.installed(), reason="needs openvino"))
 
@@ -274,9 +276,37 @@ def test_a_copy_on_the_cpu_leaves_model_and_device_alone(model):
     before = {key: value.numpy().copy() for key, value in model.state_dict().items()}
     x = images(2, 3, 64, 64)
     assert np.abs(predictor.on_the_cpu(model, x) - Predictor(model, "dygraph").logits(x)).max() < 1e-6
-    assert paddle.get_device() == "cpu"
     for key, value in model.state_dict().items():
         assert (value.numpy() == before[key]).all()
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """Paddle says that it computes on a GPU whose answers were right; the devices that it is told to take."""
+    taken = []
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle, "set_device", taken.append)
+    monkeypatch.setattr(choice, "_right", {"gpu:0"})
+    return taken
+
+
+def test_a_predictor_on_a_gpu_compares_its_first_images_alone(model, on_a_gpu):
+    """Also of a classifier behind a frozen backbone, which is validated by itself."""
+    x = images(3, 3, 64, 64)
+    for network, given in ((model, x), (Head(model), images(3, 512, 1, 1))):
+        on_a_gpu.clear()
+        fast = Predictor(network, "dygraph")
+        for _ in range(2):
+            assert fast.logits(given).shape == (3, 3)
+        assert on_a_gpu == ["cpu", "gpu:0"]                  # there and back, once
+    with pytest.raises(InputError, match="is for CPUs"):
+        Predictor(model, "onednn")
+
+
+def test_a_precision_that_a_network_does_not_bear_is_not_the_device(model):
+    guarded = predictor.ComparedWithCpu(Engine(model, np.nan), model, "float16")
+    with pytest.raises(InputError, match="does not bear the precision float16: use float32"):
+        guarded(images(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

@@ -83,7 +83,7 @@ def test_folders_are_the_classes(tmp_path, capsys):
     assert train.names[0] == "NORMAL/train0.png" and train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     image, label = train[4]
     assert image.shape == (40, 40, 3) and image.dtype == np.uint8 and label.tolist() == [1]
-    assert "6 images only" in capsys.readouterr().out
+    assert "only 6 images" in capsys.readouterr().out
     test = PneumoniaRecipe().test_set(args(data_dir=tmp_path), ("PNEUMONIA", "NORMAL"), None)
     assert test.labels.tolist() == [0, 0, 0, 1, 1, 1] and test.names[0].startswith("PNEUMONIA")
 

@@ -135,6 +135,9 @@ def choose(request: str, hardware: Hardware, build: Build, verdict: Callable[[Gp
     if request == "cpu":
         return Choice("cpu")
     wanted = int(request[4:]) if ":" in request else rank_gpu
+    if rank_gpu is not None and wanted != rank_gpu:
+        raise InputError(f"the launcher gave gpu:{rank_gpu} to this process, so --device cannot be {request}: choose "
+                         "the GPUs with the launcher's --gpus.")
     reason = _none_at_all(hardware, build, wanted)
     if not reason:
         bad = []
@@ -147,8 +150,8 @@ def choose(request: str, hardware: Hardware, build: Build, verdict: Callable[[Gp
     if request != "auto":
         raise InputError(reason or f"the device {request} cannot be had: there is no NVIDIA GPU here; use the CPU.")
     if rank_gpu is not None and reason:
-        raise InputError(f"{reason} This process was started for that GPU: start without the launcher, or with "
-                         "--device cpu and --nproc_per_node instead of --gpus.")
+        raise InputError(f"{reason} This process was started for that GPU: leave it out of the launcher's --gpus, or "
+                         "start without the launcher.")
     return Choice("cpu", notes=(f"{reason} Computing on the CPU.",) if reason else ())
 
 

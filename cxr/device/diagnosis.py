@@ -32,6 +32,8 @@ _PACKAGES = {"paddlepaddle": "paddle", "paddlepaddle-gpu": "paddle", "numpy": "n
              "pillow": "PIL", "scipy": "scipy", "scikit-learn": "sklearn", "matplotlib": "matplotlib",
              "openvino": "openvino", "isal": "isal", "pydicom": "pydicom", "streamlit": "streamlit",
              "fastapi": "fastapi"}
+# Those that are imported here: Paddle comes later, as the commands import it, and OpenVINO's telemetry would connect.
+_TRIED = ("numpy", "cv2", "PIL", "scipy", "sklearn", "matplotlib")
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "CXR_CACHE", "CXR_DATA", "CXR_DEVICE", "LD_LIBRARY_PATH", "OMP_NUM_THREADS",
               "MKL_DEBUG_CPU_TYPE", "FLAGS_selected_gpus", "FLAGS_cudnn_dir", "VIRTUAL_ENV", "CONDA_PREFIX")
 
@@ -111,7 +113,7 @@ def _packages(problems: list[str]) -> Iterable[tuple[str, str]]:
         if len(several) > 1:
             problems.append(f"{' and '.join(several)} overwrite each other's files: {remedy}.")
     for module in dict.fromkeys(_PACKAGES[name] for name in versions):
-        if module != "paddle":                   # which comes later, as the commands import it
+        if module in _TRIED:
             try:
                 importlib.import_module(module)
             except Exception as error:
@@ -164,7 +166,7 @@ def _devices(problems: list[str]) -> Iterable[tuple[str, str]]:
                         ": install it again, and report this.")
     yield "NVIDIA driver", machine.driver or "none"
     if machine.problem:
-        problems.append(f"No GPU can be used: {machine.problem}.")
+        problems.append(f"No GPU is used: {machine.problem}.")
     for gpu in machine.gpus:
         began = time.monotonic()
         # A CPU build would refuse each of them in the same words.

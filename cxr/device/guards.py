@@ -10,7 +10,7 @@ from cxr.device.choice import checked
 from cxr.errors import InputError
 
 _SUM_TOLERANCE = 1e-3                            # of probabilities of exclusive classes, in float32 or half precision
-_ROUNDING = 1e-6                                 # of a mean of shares in float32
+_ROUNDING = 1e-4                                 # of a sum of many shares in float32
 REMEDY = ("that cannot be, so the device computes wrong numbers: go on with --device cpu (or CXR_DEVICE=cpu), and run "
           "`python tools/doctor.py`")
 

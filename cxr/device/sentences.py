@@ -96,7 +96,9 @@ def explain(gpu: Gpu, build: Build, outcome: Outcome) -> str:
         return "its memory is full: end the other programs that use it (nvidia-smi lists them), or choose another GPU"
     if "driver version is insufficient" in detail or "cuda error(35)" in detail:
         return f"its driver is too old for CUDA {build.cuda}: update the NVIDIA driver"
-    if any(name in detail for name in ("cudnn", "cublas", "dynamic library", "libcu")):
+    if "all cuda-capable devices are busy" in detail or "cuda error(46)" in detail:
+        return "another program has it to itself: end that program (nvidia-smi lists them), or choose another GPU"
+    if _missing_library(outcome.detail):
         library = "cuDNN 8 or another library of CUDA 11.8" if build.cuda.startswith("11") else "a library of CUDA"
         remedy = ("`pip install -e .[cuda11]`, which this project then finds by itself"
                   if build.version.startswith("2.") else f"install Paddle with its libraries as {PAGE} says")
@@ -119,12 +121,24 @@ def failure(error: Exception, device: str) -> str | None:
     if "Out of memory error" in text or "ResourceExhausted" in text:
         return (f"the memory of {device} is full: lower --batch_size (in training --accumulate keeps the steps as they "
                 "are), or end the other programs that use it; what was saved before stays.")
+    if isinstance(error, MemoryError):
+        return "this machine's memory is full: lower --batch_size or --num_workers; what was saved before stays."
+    if _missing_library(text):
+        return (f"{device} lacks a library ({text[:150]}): see the table of GPUs in README, and run `python "
+                "tools/doctor.py`; what was saved before stays.")
     said = re.search(r"(CUDA|CUDNN|CUBLAS|NCCL) error.{0,100}", text, re.IGNORECASE)
     if said is None:
         return None
     reason = said[0].split(" [Hint")[0]
     return (f"{device} failed ({reason}): go on with --device cpu, and run `python tools/doctor.py`; what was saved "
             "before stays.")
+
+
+def _missing_library(text: str) -> bool:
+    """Whether Paddle says that it cannot load a library of CUDA's; the driver's is another matter."""
+    return bool(re.search(r"dynamic library|(cannot|not) (be )?(load|open|found|configured).*(cudnn|cublas|libcu)"
+                          r"|(cudnn|cublas|libcu).*(cannot|not) (be )?(load|open|found|configured)", text,
+                          re.IGNORECASE)) and "libcuda.so" not in text
 
 
 def _dotted(capability: tuple[int, int]) -> str:

@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,18 +55,38 @@ def ask(device: str, command: Sequence[str] | None = None, seconds: float = TIME
     Returns:
         How they came out, whatever became of the process.
     """
-    path = [str(Path(__file__).resolve().parents[2]), *sys.path]
+    path = [str(Path(__file__).resolve().parents[2]), *(place for place in sys.path if isinstance(place, str))]
     command = command or [sys.executable, "-c", _CODE, device, json.dumps(path)]
     # Its warnings say what the GPU lacks. One process, whatever launcher started this one.
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith(("PADDLE_", "FLAGS_selected_gpus"))}
     environment["GLOG_minloglevel"] = "0"
     try:
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=seconds)
-        status, out, said = done.returncode, done.stdout, done.stderr
-    except subprocess.TimeoutExpired as late:
-        status, out, said = None, late.stdout or b"", late.stderr or b""
-    return judge(status, out.decode(errors="replace"), said.decode(errors="replace"), seconds)
+        status, out, said = _run(command, environment, seconds)
+    except OSError as error:
+        return Outcome("failed", next(iter(EXPECTED)), f"the check cannot be started: {error.strerror}")
+    return judge(status, out, said, seconds)
+
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> tuple[int | None, str, str]:
+    """Exit status (None: the time was up), standard output and standard error of a process."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=said, env=environment,
+                                   start_new_session=True)
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            status = None
+            process.kill()                       # nobody waits for it: one that is stuck in the driver does not end
+        except BaseException:                    # Ctrl-C reaches this process alone
+            process.kill()
+            raise
+        texts = []
+        for file in (out, said):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    return status, *texts
 
 
 def judge(status: int | None, out: str, said: str, seconds: float) -> Outcome:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -10,8 +11,12 @@ from dataclasses import asdict, dataclass
 from cxr.device.hardware import Gpu, Hardware
 from cxr.device.sentences import Build, lacks_code
 from cxr.device.trial import Outcome, ask
+from cxr.errors import InputError
+from cxr.utils.distributed import rank
 from cxr.utils.files import write_json
 from cxr.utils.folders import wanted_cache, writable_cache
+
+_now: dict[str, Outcome] = {}                    # asked in this process, also what the next one asks again
 
 
 @dataclass(frozen=True)
@@ -49,18 +54,22 @@ def verdict_of(gpu: Gpu, hardware: Hardware, build: Build, again: bool = False,
         The verdict, right or not.
     """
     name = f"gpu-{_key(gpu, hardware, build)}.json"
-    if not again and (old := _read(name)):
+    if not again and (old := _now.get(name) or _read(name)):
         return Verdict(old, remembered=True)
-    outcome = asked(gpu.device)
+    if rank() == 0:
+        print(f"checking {gpu} ...", file=sys.stderr, flush=True)
+    outcome = _now[name] = asked(gpu.device)
     if outcome.kind == "right" or lacks_code(gpu, build, outcome):
-        write_json(writable_cache() / name, asdict(outcome))
+        with suppress(OSError, InputError):      # it only saves time
+            write_json(writable_cache() / name, asdict(outcome))
     else:
         _forget(name)
     return Verdict(outcome)
 
 
 def _key(gpu: Gpu, hardware: Hardware, build: Build) -> str:
-    identity = [gpu.uuid, gpu.name, hardware.driver, build.version, build.commit, build.cuda]
+    # The libraries that Paddle finds are those of its environment.
+    identity = [gpu.uuid, gpu.name, hardware.driver, build.version, build.commit, build.cuda, sys.prefix]
     return hashlib.sha256("\n".join(identity).encode()).hexdigest()[:32]
 
 

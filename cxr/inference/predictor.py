@@ -155,16 +155,17 @@ class _InProcess:
         self._network.eval()
         if compiled:
             self._network = paddle.jit.to_static(self._network, input_spec=[input_spec()], full_graph=True)
-        self._compiled, self._precision = compiled, precision
+        self._to_compile, self._precision = compiled, precision
 
     @paddle.no_grad()
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 to logits (B, K) and features (B, C, h, w), float32."""
         # Compiling happens in the first call.
-        home = home_for_paddle() if self._compiled else nullcontext()
+        home = home_for_paddle() if self._to_compile else nullcontext()
         half = nullcontext() if self._precision == "float32" else paddle.amp.auto_cast(dtype=self._precision)
         with home, half:
             results = self._network(paddle.to_tensor(x))
+        self._to_compile = False                 # from now on there is nothing to compile
         return tuple(result.astype("float32").numpy() for result in results)
 
 
@@ -183,7 +184,7 @@ class ComparedWithCpu:
     _TOLERANCE = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.05}         # of probabilities; GPUs round in TF32
 
     def __init__(self, run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], model: nn.Layer, precision: str):
-        self._run, self._model, self._most = run, model, self._TOLERANCE[precision]
+        self._run, self._model, self._precision = run, model, precision
 
     def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 to logits (B, K) and features (B, C, h, w), float32."""
@@ -200,9 +201,11 @@ class ComparedWithCpu:
             return                               # the weights are at fault, and the caller says so
         got, right = (scores_from_logits(rows[:, None].astype("float64"), activation) for rows in (logits, expected))
         gap = np.abs(got - right).max()
-        if not gap <= self._most:
+        if not gap <= self._TOLERANCE[self._precision]:
+            remedy = REMEDY if self._precision == "float32" else (
+                f"the network does not bear the precision {self._precision}: use float32")
             raise InputError(f"{device} gives other scores than the CPU for the same image (the first class "
-                             f"{got.flat[0]:.4f} instead of {right.flat[0]:.4f}, any by up to {gap:.4f}): {REMEDY}.")
+                             f"{got.flat[0]:.4f} instead of {right.flat[0]:.4f}, any by up to {gap:.4f}): {remedy}.")
 
 
 def on_the_cpu(model: nn.Layer, x: np.ndarray) -> np.ndarray:

@@ -140,8 +140,9 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str],
     Raises:
         InputError: for probabilities that cannot be.
     """
-    return evaluate_scores(scores_from_logits(logits, activation), labels, class_names, activation,
-                           log_loss(logits, labels, activation))
+    scores = scores_from_logits(logits, activation)
+    check_probabilities(scores, activation, "the probabilities")
+    return evaluate_scores(scores, labels, class_names, activation, log_loss(logits, labels, activation))
 
 
 def evaluate_scores(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str], activation: str,
@@ -160,11 +161,7 @@ def evaluate_scores(scores: np.ndarray, labels: np.ndarray, class_names: Sequenc
 
     Returns:
         The figures.
-
-    Raises:
-        InputError: for probabilities that cannot be.
     """
-    check_probabilities(scores, activation, "the probabilities")
     truth = truth_of(labels, len(class_names), activation)
     called = rates.decisions(scores, activation, 0.5)
     if activation == "sigmoid":

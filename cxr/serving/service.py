@@ -118,7 +118,9 @@ class Service:
         self.limits, self.engine = limits or Limits(), engine
         self.device = chosen() or use()
         self.recipes, self.catalogue = recipes, Catalogue(recipes, folders)
-        self.desk = Desk(self.limits.computing, self.limits.waiting, _dynamic)
+        # A GPU is held against the CPU with the device of the whole process changed, which no other job may see.
+        computing = 1 if self.device.gpu else self.limits.computing
+        self.desk = Desk(computing, self.limits.waiting, _dynamic)
         self._models: OrderedDict[Checkpoint, Loaded] = OrderedDict()
         self._lock = threading.Lock()
 

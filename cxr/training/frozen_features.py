@@ -10,19 +10,19 @@ from cxr.utils.parallel import batches, default_workers
 from cxr.utils.progress import progress
 
 
-class Head:
-    """The classifier of a model as a model of its own, for the vectors of `embed`: (B, C, 1, 1) to logits (B, K)."""
+class Head(paddle.nn.Layer):
+    """The classifier of a model as a model by itself, for the vectors of `embed`: (B, C, 1, 1) to logits (B, K)."""
 
-    def __init__(self, model):
+    def __init__(self, model: paddle.nn.Layer):
+        super().__init__()
         self.classifier, self.activation = model.classifier, model.activation
 
-    def eval(self) -> None:
-        self.classifier.eval()
-
-    def features(self, x):
+    def features(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The vectors as they are."""
         return x
 
-    def logits(self, features):
+    def logits(self, features: paddle.Tensor) -> paddle.Tensor:
+        """(B, C, 1, 1) to (B, K)."""
         return self.classifier(features.flatten(1))
 
 

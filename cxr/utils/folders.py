@@ -5,6 +5,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import threading
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from platformdirs import user_cache_path
 
 from cxr.errors import InputError
 
+_HOME = threading.RLock()
+
 
 def wanted_cache() -> Path:
     """`CXR_CACHE`, or `paddle-cxr` in the user's cache folder; nobody has looked whether it can be written to."""
-    if "CXR_CACHE" in os.environ:
+    if os.environ.get("CXR_CACHE"):
         return Path(os.environ["CXR_CACHE"])
     try:
         folder = user_cache_path("paddle-cxr", appauthor=False)
@@ -45,7 +48,7 @@ def writable_cache(folder: Path | None = None) -> Path:
         _write_something(folder)
         return folder
     except OSError as error:
-        if "CXR_CACHE" in os.environ or folder != wanted_cache():        # somebody asked for it
+        if os.environ.get("CXR_CACHE") or folder != wanted_cache():        # somebody asked for it
             _warn_once(f"the cache {folder} cannot be written to ({error.strerror}): what would be kept there is made "
                        "anew in every run.")
         return _temporary()
@@ -61,17 +64,18 @@ def home_for_paddle() -> Iterator[None]:
         InputError: no folder at all can be written to.
     """
     variable = "USERPROFILE" if os.name == "nt" else "HOME"
-    before = os.environ.get(variable)
-    try:
-        _write_something(Path.home() / ".cache" / "paddle" / "to_static_tmp")
-    except (OSError, RuntimeError):              # the latter where there is no home at all
-        os.environ[variable] = str(_temporary())
-    try:
-        yield
-    finally:
-        os.environ.pop(variable, None)
-        if before is not None:
-            os.environ[variable] = before
+    with _HOME:                                  # the variable belongs to all threads
+        before = os.environ.get(variable)
+        try:
+            _write_something(Path.home() / ".cache" / "paddle" / "to_static_tmp")
+        except (OSError, RuntimeError, KeyError):        # the latter two where there is no home at all
+            os.environ[variable] = str(_temporary())
+        try:
+            yield
+        finally:
+            os.environ.pop(variable, None)
+            if before is not None:
+                os.environ[variable] = before
 
 
 def _write_something(folder: Path) -> None:
