@@ -59,3 +59,15 @@ def seeded_checkpoint(reference_dir, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "seeded.pdparams"
     save_weights(module.seeded_state(shapes, seed=1), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> Path:
+    """Folder of small checkpoints for the page."""
+    import paddle
+    from page_checkpoints import write_checkpoints
+
+    paddle.disable_static()                      # a page that ran before in another thread leaves it on
+    folder = tmp_path_factory.mktemp("checkpoints")
+    write_checkpoints(folder)
+    return folder

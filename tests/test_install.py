@@ -1,5 +1,5 @@
-"""tools/install.py on machines that have a Paddle, and what the notebooks begin with. pip is played: no network."""
-import importlib.util
+"""tools/install.py on machines that have a Paddle. pip is played: no network."""
+import importlib
 import json
 import os
 import shutil
@@ -10,20 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from scripts import load
 
 importlib.import_module("setuptools")            # before Python 3.11 pip is imported, and that has to come later
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def load(path: str):
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module              # dataclasses look there
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[spec.name]
-    return module
 
 
 def put(site: Path, name: str, version: str) -> None:
@@ -350,63 +340,3 @@ def test_with_the_real_pip_and_no_network_there_is_nothing_to_do():
     done = subprocess.run([sys.executable, ROOT / "tools" / "install.py"], capture_output=True, text=True, env=environ)
     assert done.returncode == 0, done.stderr
     assert "Nothing to do" in done.stdout and "paddlepaddle" in done.stdout
-
-
-@pytest.fixture
-def prepare(monkeypatch):
-    """notebooks/prepare.py, the commands that it ran, and what it still misses after each."""
-    module = load("notebooks/prepare.py")
-    module.ran, module.lacks = [], []
-    monkeypatch.setattr(module, "run", lambda *command: module.ran.append(command))
-    monkeypatch.setattr(module, "missing", lambda: module.lacks.pop(0) if module.lacks else "")
-    return module
-
-
-def test_a_notebook_installs_nothing_where_nothing_is_missing(prepare):
-    pytest.importorskip("paddle")
-    prepare.prepare()
-    assert prepare.ran == []
-    prepare.prepare(fetch="model_paddle.pdparams")
-    assert prepare.ran == [("fetch_weights.py", "model_paddle.pdparams")]
-
-
-def test_a_notebook_installs_what_is_missing(prepare):
-    pytest.importorskip("paddle")
-    prepare.lacks = ["No module named 'tqdm'"]
-    prepare.prepare()
-    assert prepare.ran == [("install.py",)]
-
-
-def test_a_notebook_says_what_is_missing_still(prepare):
-    prepare.lacks = ["No module named 'tqdm'"] * 2
-    with pytest.raises(RuntimeError, match="No module named 'tqdm'.* Restart"):
-        prepare.prepare()
-
-
-def test_a_notebook_shows_what_a_command_says_and_stops_where_it_fails(monkeypatch, tmp_path, capsys):
-    module = load("notebooks/prepare.py")
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "install.py").write_text("import sys\nprint('found: nothing')\nsys.exit('no Paddle')\n")
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    with pytest.raises(RuntimeError, match="tools/install.py ended with status 1"):
-        module.run("install.py")
-    assert "found: nothing" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["paddle", "prettytable", "cv2", "cxr"])
-def test_a_package_that_a_notebook_needs_is_missed(monkeypatch, name):
-    module = load("notebooks/prepare.py")
-    assert module.missing() == ""
-    if name == "paddle":
-        monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    else:
-        monkeypatch.setitem(sys.modules, name, None)
-    assert name in module.missing()
-
-
-def test_every_requirement_is_looked_for_by_the_notebooks():
-    """What pyproject.toml asks for, but for what Paddle itself needs."""
-    names = {"opencv-python": "cv2", "scikit-learn": "sklearn", "pillow": "PIL"}
-    script = load("tools/install.py")
-    asked = {script.requirement_name(one) for one in script.pyproject()["dependencies"]} - {"numpy", "setuptools"}
-    assert {names.get(one, one) for one in asked} | {"cv2", "cxr"} == set(load("notebooks/prepare.py").NEEDED)
