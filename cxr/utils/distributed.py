@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from cxr.errors import InputError
+
 if TYPE_CHECKING:                                # one process alone needs no Paddle here
     from paddle import Tensor
 
@@ -37,11 +39,19 @@ def local_gpu() -> int | None:
 
 
 def start() -> None:
-    """Connect the processes (NCCL on GPUs, gloo on CPUs), and let all but rank 0 be quiet. Call it once."""
+    """Connect the processes (NCCL on GPUs, gloo on CPUs), and let all but rank 0 be quiet. Call it once.
+
+    Raises:
+        InputError: they do not find each other.
+    """
     if world() == 1:
         return
     import paddle
-    paddle.distributed.init_parallel_env()
+    try:
+        paddle.distributed.init_parallel_env()
+    except RuntimeError as error:                # gloo now and then, where one process is slower than the other
+        raise InputError(f"the processes could not connect to each other ({' '.join(str(error).split())[:150]}): start "
+                         "the same command again; between machines look at --master and the firewall.") from None
     if rank() > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  for the rest of the process
         warnings.simplefilter("ignore")
