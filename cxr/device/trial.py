@@ -68,7 +68,6 @@ def ask(device: str, command: Sequence[str] | None = None, seconds: float = TIME
     return judge(status, out, said, seconds)
 
 
-
 def _run(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> tuple[int | None, str, str]:
     """Exit status (None: the time was up), standard output and standard error of a process."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
